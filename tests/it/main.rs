@@ -1,0 +1,1 @@
+//! Stories of use, black-box, in one binary.
