@@ -1,0 +1,327 @@
+//! A device: an app installation that can be woken, and how it registers.
+
+use std::fmt;
+
+use secrecy::SecretString;
+use serde::{Deserialize, Deserializer, Serialize};
+
+use super::{
+    Invalid, check_text,
+    feed::{FeedKind, FeedName},
+    limits,
+};
+
+/// The provider that reaches a device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Transport {
+    /// Firebase Cloud Messaging, HTTP v1.
+    Fcm,
+    /// Apple Push Notification service.
+    Apns,
+}
+
+impl Transport {
+    /// The word of the contract.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Fcm => "fcm",
+            Self::Apns => "apns",
+        }
+    }
+}
+
+impl fmt::Display for Transport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// The operating system behind the token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Platform {
+    /// iOS and its kin.
+    Ios,
+    /// Android.
+    Android,
+    /// A browser.
+    Web,
+}
+
+/// Which of Apple's two worlds a token belongs to; tokens are not interchangeable.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Environment {
+    /// `api.push.apple.com`.
+    #[default]
+    Production,
+    /// `api.sandbox.push.apple.com`.
+    Sandbox,
+}
+
+/// What an FCM target is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TokenKind {
+    /// A registration token.
+    #[default]
+    Token,
+    /// A Firebase installation id.
+    Fid,
+}
+
+/// Whether a device can be pushed to (contract §5, Devices).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DeviceStatus {
+    /// Nothing speaks against it.
+    Active,
+    /// The provider gave doubtful answers: one probe a day.
+    Quarantined,
+    /// 30 days without a sign of life: no background wakes.
+    Stale,
+    /// The provider said so: no pushes until it registers again.
+    Gone,
+}
+
+impl DeviceStatus {
+    /// The word of the contract.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Active => "active",
+            Self::Quarantined => "quarantined",
+            Self::Stale => "stale",
+            Self::Gone => "gone",
+        }
+    }
+}
+
+/// A field of a request that may be absent, `null`, or a value.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum Given<T> {
+    /// Leave it as it is.
+    #[default]
+    Absent,
+    /// Take it away.
+    Null,
+    /// Set it.
+    Value(T),
+}
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Given<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Ok(Option::deserialize(deserializer)?.map_or(Self::Null, Self::Value))
+    }
+}
+
+/// `POST /v1/devices` as it comes.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RegistrationDraft {
+    installation_id: String,
+    transport: Transport,
+    platform: Option<Platform>,
+    token: SecretString,
+    #[serde(default)]
+    token_kind: TokenKind,
+    environment: Option<Environment>,
+    topic: Option<String>,
+    #[serde(default)]
+    user: Given<String>,
+    feeds: Option<Vec<String>>,
+    app_version: Option<String>,
+    os: Option<String>,
+    locale: Option<String>,
+}
+
+/// A registration whose every field has been checked.
+#[derive(Debug, Clone)]
+pub struct Registration {
+    /// The app installation, as the app names it.
+    pub installation_id: String,
+    /// The provider.
+    pub transport: Transport,
+    /// The operating system.
+    pub platform: Platform,
+    /// The push token.
+    pub token: SecretString,
+    /// What kind of FCM target the token is.
+    pub token_kind: TokenKind,
+    /// The APNs environment.
+    pub environment: Environment,
+    /// APNs topic, or Firebase project id; `None` = whichever credential fits.
+    pub topic: Option<String>,
+    /// Who is signed in.
+    pub user: Given<String>,
+    /// The whole explicit set of feeds, if given.
+    pub feeds: Option<Vec<FeedName>>,
+    /// Of the app.
+    pub app_version: Option<String>,
+    /// Name and version.
+    pub os: Option<String>,
+    /// BCP 47.
+    pub locale: Option<String>,
+}
+
+impl RegistrationDraft {
+    /// Checks every field and names each that is wrong.
+    pub fn check(self) -> Result<Registration, Vec<Invalid>> {
+        use secrecy::ExposeSecret;
+        let mut errors = Vec::new();
+        check_text("/installation_id", &self.installation_id, limits::SHORT_TEXT_CHARS, &mut errors);
+        check_token("/token", self.transport, self.token.expose_secret(), &mut errors);
+        if let Given::Value(user) = &self.user {
+            check_user("/user", user, &mut errors);
+        }
+        if self.transport == Transport::Apns && self.token_kind == TokenKind::Fid {
+            errors.push(Invalid::new("/token_kind", "\"fid\" is for transport \"fcm\" only"));
+        }
+        if self.transport == Transport::Fcm && self.environment.is_some() {
+            errors.push(Invalid::new("/environment", "is for transport \"apns\" only"));
+        }
+        let platform = self.platform.unwrap_or(match self.transport {
+            Transport::Apns => Platform::Ios,
+            Transport::Fcm => Platform::Android,
+        });
+        if self.transport == Transport::Apns && platform != Platform::Ios {
+            errors.push(Invalid::new("/platform", "transport \"apns\" reaches platform \"ios\" only"));
+        }
+        for (pointer, value) in [
+            ("/topic", &self.topic),
+            ("/app_version", &self.app_version),
+            ("/os", &self.os),
+            ("/locale", &self.locale),
+        ] {
+            if let Some(value) = value {
+                check_text(pointer, value, limits::SHORT_TEXT_CHARS, &mut errors);
+            }
+        }
+        let feeds = self.feeds.map(|feeds| check_feeds(&feeds, &mut errors));
+        if !errors.is_empty() {
+            return Err(errors);
+        }
+        Ok(Registration {
+            installation_id: self.installation_id,
+            transport: self.transport,
+            platform,
+            token: self.token,
+            token_kind: self.token_kind,
+            environment: self.environment.unwrap_or_default(),
+            topic: self.topic,
+            user: self.user,
+            feeds,
+            app_version: self.app_version,
+            os: self.os,
+            locale: self.locale,
+        })
+    }
+}
+
+/// `PATCH /v1/devices/{id}` and `/v1/devices/me`: what is given replaces what is there.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DevicePatch {
+    /// The push token.
+    pub token: Option<SecretString>,
+    /// What kind of FCM target the token is.
+    pub token_kind: Option<TokenKind>,
+    /// The APNs environment.
+    pub environment: Option<Environment>,
+    /// APNs topic, or Firebase project id.
+    #[serde(default)]
+    pub topic: Given<String>,
+    /// Of the app.
+    #[serde(default)]
+    pub app_version: Given<String>,
+    /// Name and version.
+    #[serde(default)]
+    pub os: Given<String>,
+    /// BCP 47.
+    #[serde(default)]
+    pub locale: Given<String>,
+    /// Who is signed in; with an app key only.
+    #[serde(default)]
+    pub user: Given<String>,
+    /// The whole explicit set of feeds; with an app key only.
+    pub feeds: Option<Vec<String>>,
+}
+
+impl DevicePatch {
+    /// Checks every field against the device's transport; answers the feeds, parsed.
+    pub fn check(&self, transport: Transport) -> Result<Option<Vec<FeedName>>, Vec<Invalid>> {
+        use secrecy::ExposeSecret;
+        let mut errors = Vec::new();
+        if let Some(token) = &self.token {
+            check_token("/token", transport, token.expose_secret(), &mut errors);
+        }
+        if transport == Transport::Apns && self.token_kind == Some(TokenKind::Fid) {
+            errors.push(Invalid::new("/token_kind", "\"fid\" is for transport \"fcm\" only"));
+        }
+        if transport == Transport::Fcm && self.environment.is_some() {
+            errors.push(Invalid::new("/environment", "is for transport \"apns\" only"));
+        }
+        for (pointer, value) in [
+            ("/topic", &self.topic),
+            ("/app_version", &self.app_version),
+            ("/os", &self.os),
+            ("/locale", &self.locale),
+        ] {
+            if let Given::Value(value) = value {
+                check_text(pointer, value, limits::SHORT_TEXT_CHARS, &mut errors);
+            }
+        }
+        if let Given::Value(user) = &self.user {
+            check_user("/user", user, &mut errors);
+        }
+        let feeds = self.feeds.as_ref().map(|feeds| check_feeds(feeds, &mut errors));
+        if errors.is_empty() { Ok(feeds) } else { Err(errors) }
+    }
+}
+
+/// Refuses a user that cannot name a feed.
+fn check_user(pointer: &str, user: &str, errors: &mut Vec<Invalid>) {
+    let chars = user.chars().count();
+    if chars == 0 || chars > limits::USER_CHARS {
+        errors.push(Invalid::new(pointer, format!("must have 1 to {} characters, has {chars}", limits::USER_CHARS)));
+    } else if let Err(detail) = FeedName::of_user(user) {
+        errors.push(Invalid::new(pointer, format!("must be able to follow \"user:\" in a feed's name: {detail}")));
+    }
+}
+
+fn check_token(pointer: &str, transport: Transport, token: &str, errors: &mut Vec<Invalid>) {
+    let chars = token.chars().count();
+    if chars == 0 || chars > limits::PUSH_TOKEN_CHARS {
+        errors.push(Invalid::new(pointer, format!("must have 1 to {} characters, has {chars}", limits::PUSH_TOKEN_CHARS)));
+    } else if !token.bytes().all(|b| b.is_ascii_graphic()) {
+        errors.push(Invalid::new(pointer, "must be printable ASCII without spaces"));
+    } else if transport == Transport::Apns && !token.bytes().all(|b| b.is_ascii_hexdigit()) {
+        errors.push(Invalid::new(pointer, "an APNs token is written in hexadecimal digits"));
+    }
+}
+
+fn check_feeds(names: &[String], errors: &mut Vec<Invalid>) -> Vec<FeedName> {
+    if names.len() > limits::EXPLICIT_FEEDS {
+        let detail = format!("a device follows at most {} feeds explicitly, here are {}", limits::EXPLICIT_FEEDS, names.len());
+        errors.push(Invalid::new("/feeds", detail));
+        return Vec::new();
+    }
+    let mut feeds: Vec<FeedName> = Vec::with_capacity(names.len());
+    for (index, name) in names.iter().enumerate() {
+        match followable(name) {
+            Ok(feed) if feeds.contains(&feed) => {}
+            Ok(feed) => feeds.push(feed),
+            Err(detail) => errors.push(Invalid::new(format!("/feeds/{index}"), detail)),
+        }
+    }
+    feeds
+}
+
+/// A feed that may be followed by request.
+pub fn followable(name: &str) -> Result<FeedName, String> {
+    let feed = FeedName::parse(name)?;
+    match feed.kind() {
+        FeedKind::Plain | FeedKind::Relay => Ok(feed),
+        FeedKind::Own => Err(format!("{name:?} follows from registration and cannot be followed or left by request")),
+    }
+}

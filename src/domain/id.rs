@@ -1,0 +1,63 @@
+//! Identifiers: TypeIDs, a prefix and a UUIDv7 in Crockford base32 (contract §2).
+
+use std::time::Duration;
+
+use type_safe_id::{StaticType, TypeSafeId};
+use uuid::{NoContext, Uuid};
+
+use super::time::Timestamp;
+
+macro_rules! ids {
+    ($($(#[$doc:meta])* $id:ident = $kind:ident $prefix:literal;)*) => {
+        /// What an id belongs to.
+        pub mod kind {
+            $(
+                #[doc = concat!("Ids that start with `", $prefix, "_`.")]
+                #[derive(Debug, Default, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+                pub struct $kind;
+
+                impl super::StaticType for $kind {
+                    const TYPE: &'static str = $prefix;
+                }
+            )*
+        }
+        $($(#[$doc])* pub type $id = TypeSafeId<kind::$kind>;)*
+    };
+}
+
+ids! {
+    /// A tenant.
+    AppId = App "app";
+    /// An app key.
+    KeyId = Key "key";
+    /// An app installation.
+    DeviceId = Device "dev";
+    /// An event.
+    EventId = Event "evt";
+    /// A wake; its UUID is the `apns-id` of every try.
+    WakeId = Wake "wake";
+    /// One call to a provider.
+    AttemptId = Attempt "att";
+}
+
+/// A fresh id whose UUIDv7 carries `now`.
+pub fn new<T: StaticType>(now: Timestamp) -> TypeSafeId<T> {
+    let since_epoch = Duration::from_millis(u64::try_from(now.as_ms()).unwrap_or(0));
+    let instant = uuid::Timestamp::from_unix(NoContext, since_epoch.as_secs(), since_epoch.subsec_nanos());
+    TypeSafeId::from_uuid(Uuid::new_v7(instant))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_carry_their_prefix_and_sort_by_time() {
+        let early: DeviceId = new(Timestamp::from_ms(1_700_000_000_000));
+        let late: DeviceId = new(Timestamp::from_ms(1_700_000_000_001));
+        assert!(early.to_string() < late.to_string());
+        assert!(early.to_string().starts_with("dev_"));
+        assert_eq!(early.to_string().parse::<DeviceId>().unwrap(), early);
+        assert!(early.to_string().parse::<AppId>().is_err());
+    }
+}
