@@ -169,7 +169,12 @@ impl RegistrationDraft {
     pub fn check(self) -> Result<Registration, Vec<Invalid>> {
         use secrecy::ExposeSecret;
         let mut errors = Vec::new();
-        check_text("/installation_id", &self.installation_id, limits::SHORT_TEXT_CHARS, &mut errors);
+        check_text(
+            "/installation_id",
+            &self.installation_id,
+            limits::SHORT_TEXT_CHARS,
+            &mut errors,
+        );
         check_token("/token", self.transport, self.token.expose_secret(), &mut errors);
         if let Given::Value(user) = &self.user {
             check_user("/user", user, &mut errors);
@@ -185,7 +190,10 @@ impl RegistrationDraft {
             Transport::Fcm => Platform::Android,
         });
         if self.transport == Transport::Apns && platform != Platform::Ios {
-            errors.push(Invalid::new("/platform", "transport \"apns\" reaches platform \"ios\" only"));
+            errors.push(Invalid::new(
+                "/platform",
+                "transport \"apns\" reaches platform \"ios\" only",
+            ));
         }
         for (pointer, value) in [
             ("/topic", &self.topic),
@@ -283,16 +291,25 @@ impl DevicePatch {
 fn check_user(pointer: &str, user: &str, errors: &mut Vec<Invalid>) {
     let chars = user.chars().count();
     if chars == 0 || chars > limits::USER_CHARS {
-        errors.push(Invalid::new(pointer, format!("must have 1 to {} characters, has {chars}", limits::USER_CHARS)));
+        errors.push(Invalid::new(
+            pointer,
+            format!("must have 1 to {} characters, has {chars}", limits::USER_CHARS),
+        ));
     } else if let Err(detail) = FeedName::of_user(user) {
-        errors.push(Invalid::new(pointer, format!("must be able to follow \"user:\" in a feed's name: {detail}")));
+        errors.push(Invalid::new(
+            pointer,
+            format!("must be able to follow \"user:\" in a feed's name: {detail}"),
+        ));
     }
 }
 
 fn check_token(pointer: &str, transport: Transport, token: &str, errors: &mut Vec<Invalid>) {
     let chars = token.chars().count();
     if chars == 0 || chars > limits::PUSH_TOKEN_CHARS {
-        errors.push(Invalid::new(pointer, format!("must have 1 to {} characters, has {chars}", limits::PUSH_TOKEN_CHARS)));
+        errors.push(Invalid::new(
+            pointer,
+            format!("must have 1 to {} characters, has {chars}", limits::PUSH_TOKEN_CHARS),
+        ));
     } else if !token.bytes().all(|b| b.is_ascii_graphic()) {
         errors.push(Invalid::new(pointer, "must be printable ASCII without spaces"));
     } else if transport == Transport::Apns && !token.bytes().all(|b| b.is_ascii_hexdigit()) {
@@ -302,7 +319,11 @@ fn check_token(pointer: &str, transport: Transport, token: &str, errors: &mut Ve
 
 fn check_feeds(names: &[String], errors: &mut Vec<Invalid>) -> Vec<FeedName> {
     if names.len() > limits::EXPLICIT_FEEDS {
-        let detail = format!("a device follows at most {} feeds explicitly, here are {}", limits::EXPLICIT_FEEDS, names.len());
+        let detail = format!(
+            "a device follows at most {} feeds explicitly, here are {}",
+            limits::EXPLICIT_FEEDS,
+            names.len()
+        );
         errors.push(Invalid::new("/feeds", detail));
         return Vec::new();
     }
@@ -322,6 +343,8 @@ pub fn followable(name: &str) -> Result<FeedName, String> {
     let feed = FeedName::parse(name)?;
     match feed.kind() {
         FeedKind::Plain | FeedKind::Relay => Ok(feed),
-        FeedKind::Own => Err(format!("{name:?} follows from registration and cannot be followed or left by request")),
+        FeedKind::Own => Err(format!(
+            "{name:?} follows from registration and cannot be followed or left by request"
+        )),
     }
 }

@@ -55,7 +55,11 @@ pub struct Trigger {
 impl Trigger {
     /// The class this trigger wakes in.
     pub fn class(&self) -> Class {
-        if self.alert.is_some() { Class::Alert } else { Class::Background }
+        if self.alert.is_some() {
+            Class::Alert
+        } else {
+            Class::Background
+        }
     }
 }
 
@@ -161,9 +165,11 @@ impl Meaning {
             Self::Throttled => Outcome::Throttled,
             Self::Unavailable | Self::Unreachable => Outcome::Unavailable,
             Self::Timeout => Outcome::Timeout,
-            Self::Unregistered { .. } | Self::DoubtfulToken | Self::StaleToken | Self::CredentialFault | Self::OurFault => {
-                Outcome::Rejected
-            }
+            Self::Unregistered { .. }
+            | Self::DoubtfulToken
+            | Self::StaleToken
+            | Self::CredentialFault
+            | Self::OurFault => Outcome::Rejected,
         }
     }
 }
