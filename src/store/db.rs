@@ -1,0 +1,218 @@
+//! The one door to the database: statements written once, in the SQL that SQLite and PostgreSQL share (decision 3).
+//!
+//! Reads go through [`Db`] or a [`Tx`] that is a snapshot, writes through a [`Tx`] that is the only writer.
+
+use std::{str::FromStr, time::Duration};
+
+use serde::{Serialize, de::DeserializeOwned};
+use sqlx::{
+    Arguments, Decode, Encode, FromRow, Result, Sqlite, SqlitePool, Transaction, Type,
+    encode::IsNull,
+    error::BoxDynError,
+    sqlite::{
+        SqliteArgumentsBuffer, SqliteArguments, SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteRow,
+        SqliteSynchronous, SqliteTypeInfo, SqliteValueRef,
+    },
+};
+
+const READERS: u32 = 4;
+/// How long a writer waits for another process, such as a backup.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A handle to the database; cloning it is cheap.
+#[derive(Debug, Clone)]
+pub struct Db {
+    readers: SqlitePool,
+    /// SQLite takes one writer at a time, so writes queue for a single connection.
+    writer: SqlitePool,
+}
+
+/// A transaction; it rolls back unless committed.
+pub struct Tx(Transaction<'static, Sqlite>);
+
+impl Db {
+    /// Connects to `sqlite:PATH` and applies the migrations that are pending.
+    pub async fn open(url: &str) -> anyhow::Result<Self> {
+        let options = SqliteConnectOptions::from_str(url)?
+            .create_if_missing(true)
+            .journal_mode(SqliteJournalMode::Wal)
+            .synchronous(SqliteSynchronous::Full)
+            .foreign_keys(true)
+            .busy_timeout(BUSY_TIMEOUT);
+        let writer = SqlitePoolOptions::new().max_connections(1).connect_with(options.clone()).await?;
+        sqlx::migrate!().run(&writer).await?;
+        let readers = SqlitePoolOptions::new().max_connections(READERS);
+        let readers = readers.connect_lazy_with(options.pragma("query_only", "on"));
+        Ok(Self { readers, writer })
+    }
+
+    /// Begins to write; waits for the writer before it.
+    pub async fn begin(&self) -> Result<Tx> {
+        Ok(Tx(self.writer.begin_with("BEGIN IMMEDIATE").await?))
+    }
+
+    /// Begins to read: all statements see the same state.
+    pub async fn snapshot(&self) -> Result<Tx> {
+        Ok(Tx(self.readers.begin().await?))
+    }
+
+    /// Rows of one statement, read.
+    pub async fn fetch_all<T: Row>(&self, sql: &'static str, values: impl Values) -> Result<Vec<T>> {
+        query_as(sql, values)?.fetch_all(&self.readers).await
+    }
+
+    /// The row of one statement, read, if there is one.
+    pub async fn fetch_optional<T: Row>(&self, sql: &'static str, values: impl Values) -> Result<Option<T>> {
+        query_as(sql, values)?.fetch_optional(&self.readers).await
+    }
+
+    /// Writes with one statement in a transaction of its own; answers how many rows it changed.
+    pub async fn execute(&self, sql: &'static str, values: impl Values) -> Result<u64> {
+        let mut tx = self.begin().await?;
+        let rows = tx.execute(sql, values).await?;
+        tx.commit().await?;
+        Ok(rows)
+    }
+
+    /// Ends all connections; WAL is written back.
+    pub async fn close(&self) {
+        self.readers.close().await;
+        self.writer.close().await;
+    }
+}
+
+impl Tx {
+    /// Runs a statement and answers how many rows it changed.
+    #[expect(clippy::disallowed_methods, reason = "the one door")]
+    pub async fn execute(&mut self, sql: &'static str, values: impl Values) -> Result<u64> {
+        Ok(sqlx::query_with(sql, values.bind()?).execute(&mut *self.0).await?.rows_affected())
+    }
+
+    /// All rows of a statement.
+    pub async fn fetch_all<T: Row>(&mut self, sql: &'static str, values: impl Values) -> Result<Vec<T>> {
+        query_as(sql, values)?.fetch_all(&mut *self.0).await
+    }
+
+    /// The row of a statement, if there is one.
+    pub async fn fetch_optional<T: Row>(&mut self, sql: &'static str, values: impl Values) -> Result<Option<T>> {
+        query_as(sql, values)?.fetch_optional(&mut *self.0).await
+    }
+
+    /// The only row of a statement.
+    pub async fn fetch_one<T: Row>(&mut self, sql: &'static str, values: impl Values) -> Result<T> {
+        query_as(sql, values)?.fetch_one(&mut *self.0).await
+    }
+
+    /// Makes it so.
+    pub async fn commit(self) -> Result<()> {
+        self.0.commit().await
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "the one door")]
+fn query_as<T: Row>(
+    sql: &'static str,
+    values: impl Values,
+) -> Result<sqlx::query::QueryAs<'static, Sqlite, T, SqliteArguments>> {
+    Ok(sqlx::query_as_with(sql, values.bind()?))
+}
+
+/// A row: any struct that derives [`FromRow`], or a tuple.
+pub trait Row: for<'r> FromRow<'r, SqliteRow> + Send + Unpin {}
+impl<T> Row for T where T: for<'r> FromRow<'r, SqliteRow> + Send + Unpin {}
+
+/// A value that can be bound.
+pub trait Value: for<'q> Encode<'q, Sqlite> + Type<Sqlite> + Send {}
+impl<T> Value for T where T: for<'q> Encode<'q, Sqlite> + Type<Sqlite> + Send {}
+
+/// A tuple of values for `$1`, `$2`, ….
+pub trait Values: Send {
+    /// The values as the driver takes them.
+    fn bind(self) -> Result<SqliteArguments>;
+}
+
+macro_rules! values {
+    ($($value:ident)*) => {
+        impl<$($value: Value),*> Values for ($($value,)*) {
+            #[allow(non_snake_case, unused_mut, reason = "one name for type and value")]
+            fn bind(self) -> Result<SqliteArguments> {
+                let ($($value,)*) = self;
+                let mut arguments = SqliteArguments::default();
+                $(arguments.add($value).map_err(sqlx::Error::Encode)?;)*
+                Ok(arguments)
+            }
+        }
+    };
+}
+
+values!();
+values!(A);
+values!(A B);
+values!(A B C);
+values!(A B C D);
+values!(A B C D E);
+values!(A B C D E F);
+values!(A B C D E F G);
+values!(A B C D E F G H);
+values!(A B C D E F G H I);
+values!(A B C D E F G H I J);
+
+/// A set of rows as one JSON array, for `json_each($1)`.
+pub fn rows<T: Serialize>(rows: &[T]) -> Result<String> {
+    serde_json::to_string(rows).map_err(|error| sqlx::Error::Encode(error.into()))
+}
+
+/// A value kept as JSON in a text column.
+#[derive(Debug, Clone)]
+pub struct Json<T>(pub T);
+
+impl<T> Type<Sqlite> for Json<T> {
+    fn type_info() -> SqliteTypeInfo {
+        <String as Type<Sqlite>>::type_info()
+    }
+}
+
+impl<T: Serialize> Encode<'_, Sqlite> for Json<T> {
+    fn encode_by_ref(&self, buffer: &mut SqliteArgumentsBuffer) -> std::result::Result<IsNull, BoxDynError> {
+        Encode::<Sqlite>::encode(serde_json::to_string(&self.0)?, buffer)
+    }
+}
+
+impl<'r, T: DeserializeOwned> Decode<'r, Sqlite> for Json<T> {
+    fn decode(value: SqliteValueRef<'r>) -> std::result::Result<Self, BoxDynError> {
+        Ok(Self(serde_json::from_str(<&str as Decode<Sqlite>>::decode(value)?)?))
+    }
+}
+
+/// A value kept as one word in a text column: ids, names and the words of the contract, by their serde form.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Word<T>(pub T);
+
+impl<T> Type<Sqlite> for Word<T> {
+    fn type_info() -> SqliteTypeInfo {
+        <String as Type<Sqlite>>::type_info()
+    }
+}
+
+impl<T: Serialize> Encode<'_, Sqlite> for Word<T> {
+    fn encode_by_ref(&self, buffer: &mut SqliteArgumentsBuffer) -> std::result::Result<IsNull, BoxDynError> {
+        match serde_json::to_value(&self.0)? {
+            serde_json::Value::String(word) => Encode::<Sqlite>::encode(word, buffer),
+            other => Err(format!("{other} is not a word").into()),
+        }
+    }
+}
+
+impl<'r, T: DeserializeOwned> Decode<'r, Sqlite> for Word<T> {
+    fn decode(value: SqliteValueRef<'r>) -> std::result::Result<Self, BoxDynError> {
+        let word = <&str as Decode<Sqlite>>::decode(value)?;
+        let deserializer = serde::de::value::StrDeserializer::<serde::de::value::Error>::new(word);
+        Ok(Self(T::deserialize(deserializer)?))
+    }
+}
+
+impl<T: Serialize> Serialize for Word<T> {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+        self.0.serialize(serializer)
+    }
+}

@@ -1,0 +1,198 @@
+//! Who follows which feed, since when, and what that does to a device's levels (contract §3, Follow).
+
+use serde::Serialize;
+
+use super::{
+    Result, Store,
+    db::{Tx, Word, rows},
+    devices::{self, Device},
+};
+use crate::domain::{
+    device::followable,
+    feed::{FeedKind, FeedName, Position},
+    id::{AppId, DeviceId},
+    limits,
+    time::Timestamp,
+};
+
+/// For how long a phone is woken to look at a feed it has come to follow: as long as for an event that does not say.
+const FOLLOW_TTL_MS: i64 = 86_400_000;
+
+/// What came of following or leaving a feed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Follow {
+    /// It is so now.
+    Done,
+    /// The device follows as many feeds as it may.
+    TooMany,
+    /// There is no such device.
+    NoDevice,
+}
+
+/// How far a device is, for the level row `l`: a scalar subquery.
+macro_rules! reached {
+    ($levels:literal) => {
+        concat!(
+            "(select case a.confirm when 'ack' then d.acked else d.fetched end from devices d join apps a on a.id = d.app_id ",
+            "where d.app_id = ", $levels, ".app_id and d.id = ", $levels, ".device_id)"
+        )
+    };
+}
+pub(super) use reached;
+
+impl Store {
+    /// Lets a device follow a feed; following twice changes nothing.
+    pub async fn follow(&self, app: AppId, device: DeviceId, feed: &FeedName) -> Result<Follow> {
+        let now = self.inner.clock.now();
+        let mut tx = self.db().begin().await?;
+        let Some(device) = devices::find(&mut tx, app, device).await? else {
+            return Ok(Follow::NoDevice);
+        };
+        let present = feeds_of(&mut tx, app, device.id).await?;
+        if present.contains(feed) {
+            return Ok(Follow::Done);
+        }
+        if present.iter().filter(|feed| followable(feed.as_str()).is_ok()).count() >= limits::EXPLICIT_FEEDS {
+            return Ok(Follow::TooMany);
+        }
+        let position = add(&mut tx, &device, std::slice::from_ref(feed)).await?;
+        raise_for_follow(&mut tx, &device, position, Some(feed), now).await?;
+        tx.commit().await?;
+        self.ring();
+        Ok(Follow::Done)
+    }
+
+    /// Lets a device leave a feed, with all that waits for it there.
+    pub async fn unfollow(&self, app: AppId, device: DeviceId, feed: &FeedName) -> Result<Follow> {
+        let mut tx = self.db().begin().await?;
+        let Some(device) = devices::find(&mut tx, app, device).await? else {
+            return Ok(Follow::NoDevice);
+        };
+        remove(&mut tx, &device, std::slice::from_ref(feed)).await?;
+        tx.commit().await?;
+        Ok(Follow::Done)
+    }
+
+    /// The feeds a device follows.
+    pub async fn feeds_of(&self, app: AppId, device: DeviceId) -> Result<Vec<FeedName>> {
+        feeds_of(&mut self.db().snapshot().await?, app, device).await
+    }
+}
+
+/// The app's counter, to be held until the end of the transaction; `None` if the app is gone.
+pub(super) async fn counter(tx: &mut Tx, app: AppId) -> Result<Option<Position>> {
+    // An update that changes nothing takes the row's lock on every database.
+    let sql = "update apps set head = head where id = $1 and deleted_at is null returning head";
+    Ok(tx.fetch_optional::<(i64,)>(sql, (Word(app),)).await?.map(|(head,)| Position(head)))
+}
+
+/// The feeds a device follows, in the order it came to follow them: its own last.
+pub(super) async fn feeds_of(tx: &mut Tx, app: AppId, device: DeviceId) -> Result<Vec<FeedName>> {
+    let sql = "select feed from follows where app_id = $1 and device_id = $2 order by since";
+    let mut feeds: Vec<FeedName> =
+        tx.fetch_all::<(Word<FeedName>,)>(sql, (Word(app), Word(device))).await?.into_iter().map(|(feed,)| feed.0).collect();
+    feeds.sort_by_key(|feed| match feed.kind() {
+        FeedKind::Own if feed.as_str().starts_with("device:") => 2,
+        FeedKind::Own => 1,
+        FeedKind::Plain | FeedKind::Relay => 0,
+    });
+    Ok(feeds)
+}
+
+/// Follows feeds, each at a position of its own; answers the counter.
+pub(super) async fn add(tx: &mut Tx, device: &Device, feeds: &[FeedName]) -> Result<Position> {
+    #[derive(Serialize)]
+    struct New<'a> {
+        feed: &'a FeedName,
+        since: i64,
+    }
+    let sql = "update apps set head = head + $2 where id = $1 returning head";
+    let (counter,): (i64,) = tx.fetch_one(sql, (Word(device.app), feeds.len() as i64)).await?;
+    let first = counter - feeds.len() as i64 + 1;
+    let new: Vec<_> = feeds.iter().zip(first..).map(|(feed, since)| New { feed, since }).collect();
+    let sql = "insert into follows (app_id, device_id, feed, since)
+               select $1, $2, value->>'feed', cast(value->>'since' as bigint) from json_each($3) where true
+               on conflict (app_id, device_id, feed) do nothing";
+    tx.execute(sql, (Word(device.app), Word(device.id), rows(&new)?)).await?;
+    Ok(Position(counter))
+}
+
+/// Leaves feeds and takes what waits there out of the levels.
+pub(super) async fn remove(tx: &mut Tx, device: &Device, feeds: &[FeedName]) -> Result<()> {
+    if feeds.is_empty() {
+        return Ok(());
+    }
+    let sql = "delete from follows where app_id = $1 and device_id = $2 and feed in (select value from json_each($3))";
+    if tx.execute(sql, (Word(device.app), Word(device.id), rows(feeds)?)).await? == 0 {
+        return Ok(());
+    }
+    // What still wants the device awake is found anew from the feeds it still follows. A call under way keeps its lease.
+    let sql = concat!(
+        "update levels set
+            head = coalesce((
+                select max(e.position) from follows f join events e on e.app_id = f.app_id and e.feed = f.feed
+                where f.app_id = levels.app_id and f.device_id = levels.device_id and e.position > f.since
+                  and e.wake_class = levels.class and e.position <= levels.head and e.position > ", reached!("levels"), "
+            ), (
+                select max(f.since) from follows f
+                where f.app_id = levels.app_id and f.device_id = levels.device_id and levels.class = 'background'
+                  and f.since > ", reached!("levels"), "
+            ), 0),
+            feed = case when levels.feed in (select value from json_each($3)) then null else levels.feed end
+         where app_id = $1 and device_id = $2"
+    );
+    tx.execute(sql, (Word(device.app), Word(device.id), rows(feeds)?)).await?;
+    let sql = concat!(
+        "update levels set due_at = null, wake_id = null, tries = 0, sticky_head = 0
+         where app_id = $1 and device_id = $2 and lease is null and head <= ", reached!("levels"), ""
+    );
+    tx.execute(sql, (Word(device.app), Word(device.id))).await?;
+    Ok(())
+}
+
+/// A follow made after registration: the phone is to come and look.
+pub(super) async fn raise_for_follow(
+    tx: &mut Tx,
+    device: &Device,
+    position: Position,
+    feed: Option<&FeedName>,
+    now: Timestamp,
+) -> Result<()> {
+    let sql = concat!(
+        "insert into levels (app_id, device_id, class, head, sticky_head, feed, expires_at, due_at)
+         values ($1, $2, 'background', $3, 0, $4, $5, $6)
+         on conflict (app_id, device_id, class) do update set
+            head = excluded.head,
+            feed = case when levels.head > ", reached!("levels"), " and levels.feed is distinct from excluded.feed
+                   then null else excluded.feed end,
+            expires_at = case when levels.head > ", reached!("levels"), " and levels.expires_at > excluded.expires_at
+                   then levels.expires_at else excluded.expires_at end,
+            due_at = case when levels.wake_id is null then excluded.due_at else levels.due_at end
+         where excluded.head > levels.head"
+    );
+    let feed = feed.map(|feed| Word(feed.clone()));
+    let values =
+        (Word(device.app), Word(device.id), position.0, feed, now.as_ms() + FOLLOW_TTL_MS, now.as_ms());
+    tx.execute(sql, values).await?;
+    Ok(())
+}
+
+/// All levels at the present, all open wakes ended: for a changed user.
+pub(super) async fn set_levels_to(tx: &mut Tx, device: &Device, present: Position) -> Result<()> {
+    let sql = "update levels set head = $3, sticky_head = 0, told = $3, due_at = null, wake_id = null, lease = null, tries = 0,
+                 wakes_unfetched = 0
+               where app_id = $1 and device_id = $2";
+    tx.execute(sql, (Word(device.app), Word(device.id), present.0)).await?;
+    Ok(())
+}
+
+/// A device that registers again is looked at again, if anything waits for it.
+pub(super) async fn wake_up(tx: &mut Tx, device: &Device, now: Timestamp) -> Result<()> {
+    let sql = concat!(
+        "update levels set due_at = $3
+         where app_id = $1 and device_id = $2 and lease is null and told < head and expires_at > $3
+           and (head > ", reached!("levels"), " or told < sticky_head) and (due_at is null or due_at > $3)"
+    );
+    tx.execute(sql, (Word(device.app), Word(device.id), now.as_ms())).await?;
+    Ok(())
+}

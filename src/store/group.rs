@@ -1,0 +1,51 @@
+//! Group commit: what many callers write at the same time goes into one transaction, and no caller notices.
+
+use std::{future::Future, sync::Arc};
+
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::task::TaskTracker;
+
+use super::{Error, Result};
+
+/// At most so many requests share a transaction …
+const BATCH: usize = 64;
+/// … and so many wait for one; more are told that the store is busy.
+const WAITING: usize = 4096;
+
+/// A queue of requests that are written together. While one transaction commits, the next one gathers, so nobody waits for company.
+pub struct Group<Q, A> {
+    queue: mpsc::Sender<(Q, oneshot::Sender<Result<A>>)>,
+}
+
+impl<Q: Send + 'static, A: Send + 'static> Group<Q, A> {
+    /// Starts the queue; `write` puts a whole batch into one transaction and answers each request in its place.
+    pub fn start<F, Fut>(tasks: &TaskTracker, write: F) -> Self
+    where
+        F: Fn(Vec<Q>) -> Fut + Send + 'static,
+        Fut: Future<Output = Result<Vec<A>>> + Send,
+    {
+        let (queue, mut waiting) = mpsc::channel::<(Q, oneshot::Sender<Result<A>>)>(WAITING);
+        tasks.spawn(async move {
+            let mut batch = Vec::with_capacity(BATCH);
+            while waiting.recv_many(&mut batch, BATCH).await > 0 {
+                let (requests, callers): (Vec<_>, Vec<_>) = batch.drain(..).unzip();
+                match write(requests).await {
+                    // A caller that has gone away does not mind.
+                    Ok(answers) => callers.into_iter().zip(answers).for_each(|(caller, answer)| drop(caller.send(Ok(answer)))),
+                    Err(error) => {
+                        let error = Arc::new(error);
+                        callers.into_iter().for_each(|caller| drop(caller.send(Err(Error::Shared(Arc::clone(&error))))));
+                    }
+                }
+            }
+        });
+        Self { queue }
+    }
+
+    /// Writes one request, together with whatever else is waiting.
+    pub async fn write(&self, request: Q) -> Result<A> {
+        let (caller, answer) = oneshot::channel();
+        self.queue.try_send((request, caller)).map_err(|_| Error::Busy)?;
+        answer.await.map_err(|_| Error::Busy)?
+    }
+}

@@ -1,0 +1,189 @@
+//! Registration: upsert by installation, the move of a push token, the change of a user, and the feeds that follow from it.
+
+use secrecy::{ExposeSecret, SecretString};
+
+use super::{
+    Result, Store,
+    db::{Tx, Word},
+    devices::{self, Device, DeviceRow, select_devices},
+    follows, tokens,
+};
+use crate::{
+    domain::{
+        device::{DeviceStatus, Given, Registration},
+        feed::{FeedKind, FeedName, Position},
+        id::{self, AppId},
+        time::Timestamp,
+    },
+    secret,
+};
+
+/// What came of a registration.
+#[derive(Debug)]
+pub struct Registered {
+    /// The device as it is now.
+    pub device: Device,
+    /// The feeds it follows.
+    pub feeds: Vec<FeedName>,
+    /// A fresh device token, if one was asked for.
+    pub secret: Option<SecretString>,
+    /// Whether the installation was unknown before.
+    pub created: bool,
+    /// Whether the client must forget its cursor and begin at `cursor`.
+    pub reset: bool,
+    /// Where the client begins: the present, or what it last acknowledged.
+    pub cursor: Position,
+}
+
+impl Store {
+    /// Registers an installation; `None` if the app is gone.
+    pub async fn register(&self, app: AppId, registration: Registration) -> Result<Option<Registered>> {
+        let now = self.inner.clock.now();
+        let mut tx = self.db().begin().await?;
+        if follows::counter(&mut tx, app).await?.is_none() {
+            return Ok(None);
+        }
+        let sql = select_devices!("where d.app_id = $1 and d.installation_id = $2");
+        let known: Option<DeviceRow> =
+            tx.fetch_optional(sql, (Word(app), registration.installation_id.clone())).await?;
+        let secret = secret::generate("dt_");
+        let registered = apply(&mut tx, app, known.map(Device::from), registration, now, Some(secret)).await?;
+        tx.commit().await?;
+        self.ring();
+        Ok(Some(registered))
+    }
+}
+
+/// Makes a device what `wanted` says: the one path of registrations and patches. `secret` is the device token to issue, if any.
+pub(super) async fn apply(
+    tx: &mut Tx,
+    app: AppId,
+    known: Option<Device>,
+    wanted: Registration,
+    now: Timestamp,
+    secret: Option<SecretString>,
+) -> Result<Registered> {
+    let created = known.is_none();
+    let user_before = known.as_ref().and_then(|device| device.user.clone());
+    let mut device = known.unwrap_or_else(|| unknown(app, &wanted, now));
+    take_token_from_others(tx, &device, &wanted, now).await?;
+    renew(&mut device, &wanted, now, created);
+    match wanted.user {
+        Given::Absent => {}
+        Given::Null => device.user = None,
+        Given::Value(user) => device.user = Some(user),
+    }
+    let reset = created || device.user != user_before;
+    devices::put(tx, &device).await?;
+
+    let (newest_follow, counter) = set_feeds(tx, &device, wanted.feeds, reset).await?;
+    if reset {
+        (device.fetched, device.acked) = (counter, counter);
+        devices::put(tx, &device).await?;
+        follows::set_levels_to(tx, &device, counter).await?;
+    } else {
+        if let Some((position, feed)) = newest_follow {
+            follows::raise_for_follow(tx, &device, position, feed.as_ref(), now).await?;
+        }
+        follows::wake_up(tx, &device, now).await?;
+    }
+    if let Some(secret) = &secret {
+        tokens::issue(tx, &device, secret, now).await?;
+    }
+    if reset && !created {
+        tokens::end_all_but(tx, &device, secret.as_ref()).await?;
+    }
+    let feeds = follows::feeds_of(tx, app, device.id).await?;
+    let cursor = if reset { counter } else { device.acked };
+    Ok(Registered { device, feeds, secret, created, reset, cursor })
+}
+
+fn unknown(app: AppId, wanted: &Registration, now: Timestamp) -> Device {
+    Device {
+        app,
+        id: id::new(now),
+        installation_id: wanted.installation_id.clone(),
+        transport: wanted.transport,
+        platform: wanted.platform,
+        token: None,
+        token_kind: wanted.token_kind,
+        token_version: 0,
+        environment: wanted.environment,
+        topic: None,
+        user: None,
+        app_version: None,
+        os: None,
+        locale: None,
+        status: DeviceStatus::Active,
+        status_reason: None,
+        status_at: now,
+        registered_at: now,
+        created_at: now,
+        seen_at: now,
+        fetched: Position(0),
+        acked: Position(0),
+    }
+}
+
+/// Takes over what the registration says of the installation itself.
+fn renew(device: &mut Device, wanted: &Registration, now: Timestamp, created: bool) {
+    let token = (!wanted.token.expose_secret().is_empty()).then(|| wanted.token.clone());
+    let same_token = device.token.as_ref().map(ExposeSecret::expose_secret) == token.as_ref().map(ExposeSecret::expose_secret)
+        && (device.transport, device.environment, device.token_kind) == (wanted.transport, wanted.environment, wanted.token_kind);
+    if created || !same_token {
+        device.token_version += 1;
+    }
+    if token.is_some() && device.status != DeviceStatus::Active {
+        (device.status, device.status_reason, device.status_at) = (DeviceStatus::Active, None, now);
+    }
+    device.token = token;
+    device.transport = wanted.transport;
+    device.platform = wanted.platform;
+    device.environment = wanted.environment;
+    device.token_kind = wanted.token_kind;
+    device.topic.clone_from(&wanted.topic);
+    device.app_version = wanted.app_version.clone().or_else(|| device.app_version.take());
+    device.os = wanted.os.clone().or_else(|| device.os.take());
+    device.locale = wanted.locale.clone().or_else(|| device.locale.take());
+    device.registered_at = now;
+    device.seen_at = now;
+}
+
+/// A push token belongs to one installation; the one that had it before cannot be pushed to any more.
+async fn take_token_from_others(tx: &mut Tx, device: &Device, wanted: &Registration, now: Timestamp) -> Result<()> {
+    let sql = "update devices set token = null, status = 'gone', status_reason = 'token moved to another installation',
+                 status_at = $5
+               where app_id = $1 and transport = $2 and token = $3 and id <> $4";
+    let token = wanted.token.expose_secret().to_owned();
+    let values = (Word(device.app), Word(wanted.transport), token, Word(device.id), now.as_ms());
+    tx.execute(sql, values).await?;
+    Ok(())
+}
+
+/// Makes the follows what they should be. Answers the newest follow taken, with its feed if it is the only one, and the app's counter.
+async fn set_feeds(
+    tx: &mut Tx,
+    device: &Device,
+    explicit: Option<Vec<FeedName>>,
+    reset: bool,
+) -> Result<(Option<(Position, Option<FeedName>)>, Position)> {
+    let present = follows::feeds_of(tx, device.app, device.id).await?;
+    let mut wanted = match explicit {
+        Some(feeds) => feeds,
+        // A changed user takes nothing over but what this request names.
+        None if reset => Vec::new(),
+        None => present.iter().filter(|feed| feed.kind() != FeedKind::Own).cloned().collect(),
+    };
+    // A name that cannot be a feed was refused at the edge.
+    wanted.extend(device.user.as_deref().and_then(|user| FeedName::of_user(user).ok()));
+    wanted.push(FeedName::of_device(device.id));
+    let leaving: Vec<_> = present.iter().filter(|feed| reset || !wanted.contains(feed)).cloned().collect();
+    let entering: Vec<_> = wanted.into_iter().filter(|feed| reset || !present.contains(feed)).collect();
+    follows::remove(tx, device, &leaving).await?;
+    let counter = follows::add(tx, device, &entering).await?;
+    let newest = entering.last().map(|_| {
+        let only = if let [feed] = entering.as_slice() { Some(feed.clone()) } else { None };
+        (counter, only)
+    });
+    Ok((newest, counter))
+}

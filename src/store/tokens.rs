@@ -1,0 +1,81 @@
+//! Device tokens: what a phone shows when it polls. A new one does not end the others until it has arrived (contract §4).
+
+use std::time::Duration;
+
+use secrecy::{ExposeSecret, SecretString};
+
+use super::{
+    Result, Store,
+    db::{Tx, Word},
+    devices::{Device, DeviceRow, select_devices},
+};
+use crate::{domain::limits, domain::time::Timestamp, secret};
+
+/// An older token ends so long after a newer one is first used …
+const AFTER_FIRST_USE: Duration = Duration::from_secs(5 * 60);
+/// … and at the latest so long after a newer one was issued.
+const AFTER_NEWER: Duration = Duration::from_secs(30 * 86_400);
+
+/// Who came with a device token.
+#[derive(Debug, Clone)]
+pub struct DeviceHolder {
+    /// The device.
+    pub device: Device,
+}
+
+impl Store {
+    /// Whose device token this is; `None` if nobody's, or it has ended. The first use of a token begins the end of older ones.
+    pub async fn device_holder(&self, secret: &str) -> Result<Option<DeviceHolder>> {
+        let (hash, now) = (secret::hash(secret), self.inner.clock.now());
+        let sql = "select t.used_at from device_tokens t join apps a on a.id = t.app_id
+                   where t.secret_hash = $1 and a.deleted_at is null and (t.expires_at is null or t.expires_at > $2)";
+        let Some((used_at,)) = self.db().fetch_optional::<(Option<i64>,)>(sql, (hash.clone(), now.as_ms())).await? else {
+            return Ok(None);
+        };
+        if used_at.is_none() {
+            self.first_use(&hash, now).await?;
+        }
+        let sql = select_devices!("join device_tokens t on t.app_id = d.app_id and t.device_id = d.id where t.secret_hash = $1");
+        let row: Option<DeviceRow> = self.db().fetch_optional(sql, (hash,)).await?;
+        Ok(row.map(|row| DeviceHolder { device: row.into() }))
+    }
+
+    async fn first_use(&self, hash: &str, now: Timestamp) -> Result<()> {
+        let mut tx = self.db().begin().await?;
+        tx.execute("update device_tokens set used_at = $2 where secret_hash = $1", (hash.to_owned(), now.as_ms())).await?;
+        let sql = "update device_tokens set expires_at = $2
+                   where (expires_at is null or expires_at > $2)
+                     and exists (select 1 from device_tokens n where n.secret_hash = $1 and n.app_id = device_tokens.app_id
+                                 and n.device_id = device_tokens.device_id and n.created_at > device_tokens.created_at)";
+        tx.execute(sql, (hash.to_owned(), (now + AFTER_FIRST_USE).as_ms())).await?;
+        tx.commit().await?;
+        Ok(())
+    }
+}
+
+/// Issues a token; older ones stay, but not too many and not for ever.
+pub(super) async fn issue(tx: &mut Tx, device: &Device, secret: &SecretString, now: Timestamp) -> Result<()> {
+    let (app, id) = (Word(device.app), Word(device.id));
+    let sql = "update device_tokens set expires_at = $3
+               where app_id = $1 and device_id = $2 and (expires_at is null or expires_at > $3)";
+    tx.execute(sql, (app, id, (now + AFTER_NEWER).as_ms())).await?;
+    let sql = "delete from device_tokens where app_id = $1 and device_id = $2 and secret_hash not in (
+                 select secret_hash from device_tokens where app_id = $1 and device_id = $2
+                 order by created_at desc limit $3)";
+    tx.execute(sql, (app, id, limits::OLDER_DEVICE_TOKENS as i64)).await?;
+    // Two registrations within a millisecond keep their order.
+    let sql = "insert into device_tokens (secret_hash, app_id, device_id, created_at)
+               select $1, $2, $3, max(created_at) from
+                 (select $4 as created_at union all
+                  select created_at + 1 from device_tokens where app_id = $2 and device_id = $3)";
+    tx.execute(sql, (secret::hash(secret.expose_secret()), app, id, now.as_ms())).await?;
+    Ok(())
+}
+
+/// Ends all tokens of a device but the one just issued.
+pub(super) async fn end_all_but(tx: &mut Tx, device: &Device, secret: Option<&SecretString>) -> Result<()> {
+    let sql = "delete from device_tokens where app_id = $1 and device_id = $2 and secret_hash <> $3";
+    let keep = secret.map(|secret| secret::hash(secret.expose_secret())).unwrap_or_default();
+    tx.execute(sql, (Word(device.app), Word(device.id), keep)).await?;
+    Ok(())
+}
