@@ -1,1 +1,3 @@
 //! The cli floor.
+
+pub mod init;

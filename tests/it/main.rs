@@ -1,1 +1,13 @@
 //! Stories of use, black-box, in one binary.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::disallowed_methods,
+    clippy::disallowed_macros,
+    missing_docs,
+    reason = "a test says what went wrong by failing"
+)]
+
+mod config;
+mod tidy;
