@@ -83,14 +83,21 @@ impl Store {
 pub(super) async fn counter(tx: &mut Tx, app: AppId) -> Result<Option<Position>> {
     // An update that changes nothing takes the row's lock on every database.
     let sql = "update apps set head = head where id = $1 and deleted_at is null returning head";
-    Ok(tx.fetch_optional::<(i64,)>(sql, (Word(app),)).await?.map(|(head,)| Position(head)))
+    Ok(tx
+        .fetch_optional::<(i64,)>(sql, (Word(app),))
+        .await?
+        .map(|(head,)| Position(head)))
 }
 
 /// The feeds a device follows, in the order it came to follow them: its own last.
 pub(super) async fn feeds_of(tx: &mut Tx, app: AppId, device: DeviceId) -> Result<Vec<FeedName>> {
     let sql = "select feed from follows where app_id = $1 and device_id = $2 order by since";
-    let mut feeds: Vec<FeedName> =
-        tx.fetch_all::<(Word<FeedName>,)>(sql, (Word(app), Word(device))).await?.into_iter().map(|(feed,)| feed.0).collect();
+    let mut feeds: Vec<FeedName> = tx
+        .fetch_all::<(Word<FeedName>,)>(sql, (Word(app), Word(device)))
+        .await?
+        .into_iter()
+        .map(|(feed,)| feed.0)
+        .collect();
     feeds.sort_by_key(|feed| match feed.kind() {
         FeedKind::Own if feed.as_str().starts_with("device:") => 2,
         FeedKind::Own => 1,
@@ -109,11 +116,16 @@ pub(super) async fn add(tx: &mut Tx, device: &Device, feeds: &[FeedName]) -> Res
     let sql = "update apps set head = head + $2 where id = $1 returning head";
     let (counter,): (i64,) = tx.fetch_one(sql, (Word(device.app), feeds.len() as i64)).await?;
     let first = counter - feeds.len() as i64 + 1;
-    let new: Vec<_> = feeds.iter().zip(first..).map(|(feed, since)| New { feed, since }).collect();
+    let new: Vec<_> = feeds
+        .iter()
+        .zip(first..)
+        .map(|(feed, since)| New { feed, since })
+        .collect();
     let sql = "insert into follows (app_id, device_id, feed, since)
                select $1, $2, value->>'feed', cast(value->>'since' as bigint) from json_each($3) where true
                on conflict (app_id, device_id, feed) do nothing";
-    tx.execute(sql, (Word(device.app), Word(device.id), rows(&new)?)).await?;
+    tx.execute(sql, (Word(device.app), Word(device.id), rows(&new)?))
+        .await?;
     Ok(Position(counter))
 }
 
@@ -123,7 +135,11 @@ pub(super) async fn remove(tx: &mut Tx, device: &Device, feeds: &[FeedName]) -> 
         return Ok(());
     }
     let sql = "delete from follows where app_id = $1 and device_id = $2 and feed in (select value from json_each($3))";
-    if tx.execute(sql, (Word(device.app), Word(device.id), rows(feeds)?)).await? == 0 {
+    if tx
+        .execute(sql, (Word(device.app), Word(device.id), rows(feeds)?))
+        .await?
+        == 0
+    {
         return Ok(());
     }
     // What still wants the device awake is found anew from the feeds it still follows. A call under way keeps its lease.
@@ -132,19 +148,26 @@ pub(super) async fn remove(tx: &mut Tx, device: &Device, feeds: &[FeedName]) -> 
             head = coalesce((
                 select max(e.position) from follows f join events e on e.app_id = f.app_id and e.feed = f.feed
                 where f.app_id = levels.app_id and f.device_id = levels.device_id and e.position > f.since
-                  and e.wake_class = levels.class and e.position <= levels.head and e.position > ", reached!("levels"), "
+                  and e.wake_class = levels.class and e.position <= levels.head and e.position > ",
+        reached!("levels"),
+        "
             ), (
                 select max(f.since) from follows f
                 where f.app_id = levels.app_id and f.device_id = levels.device_id and levels.class = 'background'
-                  and f.since > ", reached!("levels"), "
+                  and f.since > ",
+        reached!("levels"),
+        "
             ), 0),
             feed = case when levels.feed in (select value from json_each($3)) then null else levels.feed end
          where app_id = $1 and device_id = $2"
     );
-    tx.execute(sql, (Word(device.app), Word(device.id), rows(feeds)?)).await?;
+    tx.execute(sql, (Word(device.app), Word(device.id), rows(feeds)?))
+        .await?;
     let sql = concat!(
         "update levels set due_at = null, wake_id = null, tries = 0, sticky_head = 0
-         where app_id = $1 and device_id = $2 and lease is null and head <= ", reached!("levels"), ""
+         where app_id = $1 and device_id = $2 and lease is null and head <= ",
+        reached!("levels"),
+        ""
     );
     tx.execute(sql, (Word(device.app), Word(device.id))).await?;
     Ok(())
@@ -163,16 +186,26 @@ pub(super) async fn raise_for_follow(
          values ($1, $2, 'background', $3, 0, $4, $5, $6)
          on conflict (app_id, device_id, class) do update set
             head = excluded.head,
-            feed = case when levels.head > ", reached!("levels"), " and levels.feed is distinct from excluded.feed
+            feed = case when levels.head > ",
+        reached!("levels"),
+        " and levels.feed is distinct from excluded.feed
                    then null else excluded.feed end,
-            expires_at = case when levels.head > ", reached!("levels"), " and levels.expires_at > excluded.expires_at
+            expires_at = case when levels.head > ",
+        reached!("levels"),
+        " and levels.expires_at > excluded.expires_at
                    then levels.expires_at else excluded.expires_at end,
             due_at = case when levels.wake_id is null then excluded.due_at else levels.due_at end
          where excluded.head > levels.head"
     );
     let feed = feed.map(|feed| Word(feed.clone()));
-    let values =
-        (Word(device.app), Word(device.id), position.0, feed, now.as_ms() + FOLLOW_TTL_MS, now.as_ms());
+    let values = (
+        Word(device.app),
+        Word(device.id),
+        position.0,
+        feed,
+        now.as_ms() + FOLLOW_TTL_MS,
+        now.as_ms(),
+    );
     tx.execute(sql, values).await?;
     Ok(())
 }
@@ -191,8 +224,11 @@ pub(super) async fn wake_up(tx: &mut Tx, device: &Device, now: Timestamp) -> Res
     let sql = concat!(
         "update levels set due_at = $3
          where app_id = $1 and device_id = $2 and lease is null and told < head and expires_at > $3
-           and (head > ", reached!("levels"), " or told < sticky_head) and (due_at is null or due_at > $3)"
+           and (head > ",
+        reached!("levels"),
+        " or told < sticky_head) and (due_at is null or due_at > $3)"
     );
-    tx.execute(sql, (Word(device.app), Word(device.id), now.as_ms())).await?;
+    tx.execute(sql, (Word(device.app), Word(device.id), now.as_ms()))
+        .await?;
     Ok(())
 }

@@ -1,22 +1,24 @@
 //! The store: one method, one transaction, one sentence of business.
 
 mod apps;
+mod claim;
 mod credentials;
 mod db;
 mod devices;
 mod events;
 mod fanout;
+mod finish;
 mod follows;
 mod group;
 mod history;
 mod janitor;
+mod levels;
 mod register;
 mod snapshot;
 mod status;
 mod sync;
 mod tokens;
 mod visits;
-mod wakes;
 
 use std::{sync::Arc, time::Duration};
 
@@ -26,9 +28,12 @@ use tokio_util::task::TaskTracker;
 
 pub use self::{
     apps::{App, AppKey, KeyHolder},
+    claim::{Call, Claimed},
     credentials::{CredentialInfo, PutCredential},
     devices::{Device, DeviceFilter, Patched},
     events::{Accept, Accepted, Idempotency, StoredEvent},
+    fanout::FanOut,
+    finish::Finished,
     follows::Follow,
     history::{Attempt, AttemptFilter},
     register::Registered,
@@ -37,7 +42,6 @@ pub use self::{
     sync::{Feed, FeedPage, Page, PageEntry, PageRequest, Paged},
     tokens::DeviceHolder,
     visits::Visit,
-    wakes::{Call, Finished},
 };
 use self::{db::Db, group::Group};
 use crate::{
@@ -76,7 +80,10 @@ pub struct StoreOptions {
 
 impl Default for StoreOptions {
     fn default() -> Self {
-        Self { fanout_chunk: 500, lease: Duration::from_secs(45) }
+        Self {
+            fanout_chunk: 500,
+            lease: Duration::from_secs(45),
+        }
     }
 }
 
@@ -113,7 +120,9 @@ impl Store {
         let changed = Arc::new(Notify::new());
         let accepts = {
             let (db, clock) = (db.clone(), clock.clone());
-            Group::start(tasks, move |batch| events::accept(db.clone(), clock.now(), options.fanout_chunk, batch))
+            Group::start(tasks, move |batch| {
+                events::accept(db.clone(), clock.now(), options.fanout_chunk, batch)
+            })
         };
         let visits = {
             let (db, clock) = (db.clone(), clock.clone());
@@ -121,9 +130,21 @@ impl Store {
         };
         let finishes = {
             let (db, clock) = (db.clone(), clock.clone());
-            Group::start(tasks, move |batch| wakes::finish(db.clone(), clock.now(), batch))
+            Group::start(tasks, move |batch| finish::write(db.clone(), clock.now(), batch))
         };
-        Ok(Self { inner: Arc::new(Inner { db, secrets, clock, options, epoch, changed, accepts, visits, finishes }) })
+        Ok(Self {
+            inner: Arc::new(Inner {
+                db,
+                secrets,
+                clock,
+                options,
+                epoch,
+                changed,
+                accepts,
+                visits,
+                finishes,
+            }),
+        })
     }
 
     /// The line of history that this database is on.
@@ -159,7 +180,9 @@ impl Store {
 /// Reads or writes the node's row; answers the epoch.
 async fn claim_node(db: &Db, secrets: &Secrets, clock: &Clock) -> anyhow::Result<Epoch> {
     let mut tx = db.begin().await?;
-    let found: Option<(i64, String)> = tx.fetch_optional("select epoch, key_check from node where id = 1", ()).await?;
+    let found: Option<(i64, String)> = tx
+        .fetch_optional("select epoch, key_check from node where id = 1", ())
+        .await?;
     if let Some((epoch, key_check)) = found {
         anyhow::ensure!(
             key_check == secrets.key_check(),
@@ -169,7 +192,8 @@ async fn claim_node(db: &Db, secrets: &Secrets, clock: &Clock) -> anyhow::Result
     }
     let epoch = rand::rng().random_range(1..i64::MAX);
     let sql = "insert into node (id, epoch, key_check, created_at) values (1, $1, $2, $3)";
-    tx.execute(sql, (epoch, secrets.key_check(), clock.now().as_ms())).await?;
+    tx.execute(sql, (epoch, secrets.key_check(), clock.now().as_ms()))
+        .await?;
     tx.commit().await?;
     Ok(Epoch(epoch))
 }

@@ -1,0 +1,431 @@
+//! Events: accepted in sets, with their idempotency record and the intent to wake, in one transaction.
+
+use std::collections::HashMap;
+
+use serde::Serialize;
+use serde_json::value::RawValue;
+
+use super::{
+    Error, Result, Store,
+    db::{Db, Json, Tx, Word, rows},
+    fanout::{self, Raise},
+};
+use crate::domain::{
+    event::{CancelOn, Event, NewEvent, Op, WakeSpec},
+    feed::{FeedName, Position},
+    id::{self, AppId, EventId},
+    time::Timestamp,
+};
+
+/// What makes a repeated request recognisable.
+#[derive(Debug, Clone)]
+pub struct Idempotency {
+    /// As the client gave it.
+    pub key: String,
+    /// Over method, path and raw body.
+    pub fingerprint: String,
+}
+
+/// A request to append events to feeds, all or nothing.
+#[derive(Debug)]
+pub struct Accept {
+    /// Whose.
+    pub app: AppId,
+    /// How a repetition is told.
+    pub idempotency: Option<Idempotency>,
+    /// In this order.
+    pub events: Vec<NewEvent>,
+    /// W3C Trace Context of the request.
+    pub traceparent: Option<String>,
+}
+
+/// What came of a request to append events.
+#[derive(Debug)]
+pub enum Accepted {
+    /// They have a place in the order.
+    New(Vec<Event>),
+    /// They had one already: the same key with the same body.
+    Replayed(Vec<Event>),
+    /// The key was used for another body.
+    KeyReused,
+    /// The app is gone.
+    NoApp,
+}
+
+/// An event with what else is stored about it.
+#[derive(Debug, Clone)]
+pub struct StoredEvent {
+    /// The event.
+    pub event: Event,
+    /// W3C Trace Context of the request that brought it.
+    pub traceparent: Option<String>,
+}
+
+/// The columns of an event, as `select_events!` names them.
+#[derive(sqlx::FromRow)]
+pub(super) struct EventRow {
+    position: i64,
+    id: Word<EventId>,
+    feed: Word<FeedName>,
+    kind: String,
+    key: Option<String>,
+    op: Option<Word<Op>>,
+    href: Option<String>,
+    data: Option<String>,
+    occurred_at: i64,
+    accepted_at: i64,
+    wake: Json<WakeSpec>,
+    traceparent: Option<String>,
+}
+
+/// Events with all their columns, by the clauses that follow.
+macro_rules! select_events {
+    ($($clause:literal)*) => {
+        concat!(
+            "select e.position, e.id, e.feed, e.kind, e.key, e.op, e.href, e.data, e.occurred_at, e.accepted_at, e.wake, ",
+            "e.traceparent from ",
+            $($clause),*
+        )
+    };
+}
+pub(super) use select_events;
+
+impl TryFrom<EventRow> for StoredEvent {
+    type Error = Error;
+
+    fn try_from(row: EventRow) -> Result<Self> {
+        let data = row.data.map(RawValue::from_string).transpose();
+        let content = NewEvent {
+            feed: row.feed.0,
+            kind: row.kind,
+            key: row.key,
+            op: row.op.map(|op| op.0),
+            href: row.href,
+            data: data.map_err(|error| Error::Corrupt(format!("data of {}: {error}", row.id.0)))?,
+            occurred_at: Some(Timestamp::from_ms(row.occurred_at)),
+            wake: row.wake.0,
+        };
+        let event = Event {
+            id: row.id.0,
+            position: Position(row.position),
+            accepted_at: Timestamp::from_ms(row.accepted_at),
+            occurred_at: Timestamp::from_ms(row.occurred_at),
+            content,
+        };
+        Ok(Self {
+            event,
+            traceparent: row.traceparent,
+        })
+    }
+}
+
+impl Store {
+    /// Appends events to feeds and makes their followers due. When this returns, all of it is durable.
+    pub async fn accept(&self, accept: Accept) -> Result<Accepted> {
+        let accepted = self.inner.accepts.write(accept).await?;
+        self.ring();
+        Ok(accepted)
+    }
+
+    /// One event.
+    pub async fn event(&self, app: AppId, id: EventId) -> Result<Option<StoredEvent>> {
+        let sql = select_events!("events e where e.app_id = $1 and e.id = $2");
+        self.db()
+            .fetch_optional::<EventRow>(sql, (Word(app), Word(id)))
+            .await?
+            .map(StoredEvent::try_from)
+            .transpose()
+    }
+}
+
+/// An idempotency record, as it is stored.
+#[derive(Clone)]
+struct Record {
+    fingerprint: String,
+    event_ids: Vec<EventId>,
+    first_position: i64,
+    accepted_at: Timestamp,
+}
+
+/// Accepts a batch of requests in one transaction of a few statements, however many events there are.
+pub(super) async fn accept(db: Db, now: Timestamp, chunk: u32, batch: Vec<Accept>) -> Result<Vec<Accepted>> {
+    let mut tx = db.begin().await?;
+    let mut records = recorded(&mut tx, &batch).await?;
+    // A twin in the same batch meets the record of the first one: its place is kept by an entry that is filled below.
+    let mut first_of: HashMap<(AppId, String), usize> = HashMap::new();
+    let is_new: Vec<bool> = (batch.iter().enumerate())
+        .map(|(index, request)| match &request.idempotency {
+            None => true,
+            Some(i) if records.contains_key(&(request.app, i.key.clone())) => false,
+            Some(i) => *first_of.entry((request.app, i.key.clone())).or_insert(index) == index,
+        })
+        .collect();
+    let mut next = reserve(
+        &mut tx,
+        batch
+            .iter()
+            .zip(&is_new)
+            .filter(|(_, new)| **new)
+            .map(|(request, _)| request),
+    )
+    .await?;
+
+    let mut answers = Vec::with_capacity(batch.len());
+    let mut raises = Vec::new();
+    let mut fresh_records = Vec::new();
+    let mut event_rows = Vec::new();
+    for (request, is_new) in batch.into_iter().zip(is_new) {
+        let record = request
+            .idempotency
+            .as_ref()
+            .and_then(|i| records.get(&(request.app, i.key.clone())));
+        if !is_new {
+            answers.push(record.map_or(Accepted::NoApp, |record| replay(record, &request)));
+            continue;
+        }
+        let Some(next) = next.get_mut(&request.app) else {
+            answers.push(Accepted::NoApp);
+            continue;
+        };
+        let first_position = *next;
+        let events: Vec<Event> = request
+            .events
+            .iter()
+            .map(|event| placed(event.clone(), id::new(now), next, now))
+            .collect();
+        if let Some(Idempotency { key, fingerprint }) = request.idempotency {
+            let event_ids = events.iter().map(|event| event.id).collect();
+            let record = Record {
+                fingerprint,
+                event_ids,
+                first_position,
+                accepted_at: now,
+            };
+            fresh_records.push(RecordValues::new(request.app, &key, &record));
+            records.insert((request.app, key), record);
+        }
+        raises.extend(events.iter().filter_map(|event| Raise::of(request.app, event)));
+        for event in &events {
+            event_rows.push(
+                serde_json::to_value(EventValues::new(request.app, event, request.traceparent.as_deref()))
+                    .map_err(|error| Error::Corrupt(error.to_string()))?,
+            );
+        }
+        answers.push(Accepted::New(events));
+    }
+    insert(&mut tx, &event_rows).await?;
+    insert_records(&mut tx, &fresh_records).await?;
+    fanout::begin(&mut tx, raises, chunk, now).await?;
+    tx.commit().await?;
+    Ok(answers)
+}
+
+fn placed(content: NewEvent, id: EventId, next: &mut i64, now: Timestamp) -> Event {
+    let position = Position(*next);
+    *next += 1;
+    Event {
+        id,
+        position,
+        accepted_at: now,
+        occurred_at: content.occurred_at.unwrap_or(now),
+        content,
+    }
+}
+
+/// The same answer again: the body is the same, so only ids, positions and time come from the record.
+fn replay(record: &Record, request: &Accept) -> Accepted {
+    if request
+        .idempotency
+        .as_ref()
+        .is_none_or(|i| i.fingerprint != record.fingerprint)
+    {
+        return Accepted::KeyReused;
+    }
+    let mut next = record.first_position;
+    let events = request.events.iter().zip(&record.event_ids);
+    Accepted::Replayed(
+        events
+            .map(|(event, id)| placed(event.clone(), *id, &mut next, record.accepted_at))
+            .collect(),
+    )
+}
+
+/// Takes positions for all events of all apps; answers each app's first.
+async fn reserve(tx: &mut Tx, requests: impl Iterator<Item = &Accept>) -> Result<HashMap<AppId, i64>> {
+    #[derive(Serialize)]
+    struct Count {
+        app: AppId,
+        events: i64,
+    }
+    let mut counts: HashMap<AppId, i64> = HashMap::new();
+    for request in requests {
+        *counts.entry(request.app).or_default() += request.events.len() as i64;
+    }
+    let mut wanted: Vec<_> = counts
+        .iter()
+        .map(|(app, events)| Count {
+            app: *app,
+            events: *events,
+        })
+        .collect();
+    wanted.sort_by_key(|count| count.app.uuid());
+    let sql = "update apps set head = apps.head + cast(r.value->>'events' as bigint) from json_each($1) r
+               where apps.id = r.value->>'app' and apps.deleted_at is null returning apps.id, apps.head";
+    let heads: Vec<(Word<AppId>, i64)> = tx.fetch_all(sql, (rows(&wanted)?,)).await?;
+    Ok(heads
+        .into_iter()
+        .map(|(app, head)| (app.0, head - counts.get(&app.0).copied().unwrap_or(0) + 1))
+        .collect())
+}
+
+#[derive(Serialize)]
+struct RecordValues {
+    app: AppId,
+    key: String,
+    fingerprint: String,
+    event_ids: String,
+    first_position: i64,
+    accepted_at: i64,
+}
+
+impl RecordValues {
+    fn new(app: AppId, key: &str, record: &Record) -> Self {
+        Self {
+            app,
+            key: key.to_owned(),
+            fingerprint: record.fingerprint.clone(),
+            event_ids: rows(&record.event_ids).unwrap_or_default(),
+            first_position: record.first_position,
+            accepted_at: record.accepted_at.as_ms(),
+        }
+    }
+}
+
+/// The idempotency records that exist already for a batch.
+async fn recorded(tx: &mut Tx, batch: &[Accept]) -> Result<HashMap<(AppId, String), Record>> {
+    #[derive(Serialize)]
+    struct Key<'a> {
+        app: AppId,
+        key: &'a str,
+    }
+    let keys: Vec<_> = (batch.iter())
+        .filter_map(|request| {
+            Some(Key {
+                app: request.app,
+                key: &request.idempotency.as_ref()?.key,
+            })
+        })
+        .collect();
+    if keys.is_empty() {
+        return Ok(HashMap::new());
+    }
+    type Row = (Word<AppId>, String, String, Json<Vec<EventId>>, i64, i64);
+    let sql = "select i.app_id, i.key, i.fingerprint, i.event_ids, i.first_position, i.accepted_at
+               from json_each($1) r cross join idempotency i where i.app_id = r.value->>'app' and i.key = r.value->>'key'";
+    let found: Vec<Row> = tx.fetch_all(sql, (rows(&keys)?,)).await?;
+    let record = |(app, key, fingerprint, event_ids, first_position, accepted_at): Row| {
+        let accepted_at = Timestamp::from_ms(accepted_at);
+        (
+            (app.0, key),
+            Record {
+                fingerprint,
+                event_ids: event_ids.0,
+                first_position,
+                accepted_at,
+            },
+        )
+    };
+    Ok(found.into_iter().map(record).collect())
+}
+
+async fn insert_records(tx: &mut Tx, records: &[RecordValues]) -> Result<()> {
+    if records.is_empty() {
+        return Ok(());
+    }
+    let sql = "insert into idempotency (app_id, key, fingerprint, event_ids, first_position, accepted_at)
+               select value->>'app', value->>'key', value->>'fingerprint', value->>'event_ids',
+                      cast(value->>'first_position' as bigint), cast(value->>'accepted_at' as bigint)
+               from json_each($1)";
+    tx.execute(sql, (rows(records)?,)).await?;
+    Ok(())
+}
+
+/// The columns of an event on the way in.
+#[derive(Serialize)]
+struct EventValues<'a> {
+    app: AppId,
+    position: i64,
+    id: EventId,
+    feed: &'a FeedName,
+    kind: &'a str,
+    key: Option<&'a str>,
+    op: Option<Op>,
+    href: Option<&'a str>,
+    data: Option<&'a str>,
+    occurred_at: i64,
+    accepted_at: i64,
+    expires_at: i64,
+    wake: &'a WakeSpec,
+    wake_class: crate::domain::event::WakeClass,
+    cancel_on: CancelOn,
+    bytes: i64,
+    traceparent: Option<&'a str>,
+}
+
+impl<'a> EventValues<'a> {
+    fn new(app: AppId, event: &'a Event, traceparent: Option<&'a str>) -> Self {
+        let content = &event.content;
+        let data = content.data.as_deref().map(RawValue::get);
+        let texts = [
+            Some(content.feed.as_str()),
+            Some(&content.kind),
+            content.key.as_deref(),
+            content.href.as_deref(),
+            data,
+        ];
+        let alert_bytes = content
+            .wake
+            .alert
+            .as_ref()
+            .and_then(|alert| serde_json::to_string(alert).ok())
+            .map_or(0, |t| t.len());
+        /// What the JSON around the texts takes on a page: ids, times, names.
+        const FRAME_BYTES: usize = 300;
+        let bytes = FRAME_BYTES + alert_bytes + texts.into_iter().flatten().map(str::len).sum::<usize>();
+        Self {
+            app,
+            position: event.position.0,
+            id: event.id,
+            feed: &content.feed,
+            kind: &content.kind,
+            key: content.key.as_deref(),
+            op: content.op,
+            href: content.href.as_deref(),
+            data,
+            occurred_at: event.occurred_at.as_ms(),
+            accepted_at: event.accepted_at.as_ms(),
+            expires_at: event.expires_at().as_ms(),
+            wake: &content.wake,
+            wake_class: content.wake.class,
+            cancel_on: content
+                .wake
+                .alert
+                .as_ref()
+                .map_or(CancelOn::Fetch, |alert| alert.cancel_on),
+            bytes: bytes as i64,
+            traceparent,
+        }
+    }
+}
+
+async fn insert(tx: &mut Tx, events: &[serde_json::Value]) -> Result<()> {
+    let sql = "insert into events (app_id, position, id, feed, kind, key, op, href, data, occurred_at, accepted_at, expires_at,
+                   wake, wake_class, cancel_on, bytes, traceparent)
+               select value->>'app', cast(value->>'position' as bigint), value->>'id', value->>'feed', value->>'kind',
+                   value->>'key', value->>'op', value->>'href', value->>'data', cast(value->>'occurred_at' as bigint),
+                   cast(value->>'accepted_at' as bigint), cast(value->>'expires_at' as bigint), value->>'wake',
+                   value->>'wake_class', value->>'cancel_on', cast(value->>'bytes' as bigint), value->>'traceparent'
+               from json_each($1)";
+    tx.execute(sql, (rows(events)?,)).await?;
+    Ok(())
+}

@@ -1,0 +1,269 @@
+//! Attempts: written when a call starts, completed when it ends, read by people who ask what happened.
+
+use serde::Serialize;
+
+use super::{
+    Result, Store,
+    claim::Call,
+    db::{Tx, Word, rows},
+    finish::Finished,
+};
+use crate::domain::{
+    device::Transport,
+    feed::Position,
+    id::{AppId, AttemptId, DeviceId, WakeId},
+    push::{Class, Outcome},
+    time::Timestamp,
+};
+
+/// One call to a provider and its outcome (contract §7).
+#[derive(Debug, Clone)]
+#[expect(missing_docs, reason = "the words of contract §7")]
+pub struct Attempt {
+    pub id: AttemptId,
+    pub wake: WakeId,
+    pub device: DeviceId,
+    pub transport: Transport,
+    pub class: Class,
+    pub tries: i64,
+    pub head: Position,
+    pub started_at: Timestamp,
+    pub duration_ms: Option<i64>,
+    /// `None` while the call is under way.
+    pub outcome: Option<Outcome>,
+    pub status: Option<i64>,
+    pub reason: Option<String>,
+    pub provider_id: Option<String>,
+    pub retry_at: Option<Timestamp>,
+    pub bytes: Option<i64>,
+}
+
+#[derive(sqlx::FromRow)]
+struct AttemptRow {
+    id: Word<AttemptId>,
+    wake_id: Word<WakeId>,
+    device_id: Word<DeviceId>,
+    transport: Word<Transport>,
+    class: Word<Class>,
+    #[sqlx(rename = "try")]
+    tries: i64,
+    head: i64,
+    started_at: i64,
+    duration_ms: Option<i64>,
+    outcome: Option<Word<Outcome>>,
+    status: Option<i64>,
+    reason: Option<String>,
+    provider_id: Option<String>,
+    retry_at: Option<i64>,
+    bytes: Option<i64>,
+}
+
+macro_rules! select_attempts {
+    ($($clause:literal)*) => {
+        concat!(
+            "select t.id, t.wake_id, t.device_id, t.transport, t.class, t.try, t.head, t.started_at, t.duration_ms, t.outcome, ",
+            "t.status, t.reason, t.provider_id, t.retry_at, t.bytes from ",
+            $($clause),*
+        )
+    };
+}
+
+impl From<AttemptRow> for Attempt {
+    fn from(row: AttemptRow) -> Self {
+        Self {
+            id: row.id.0,
+            wake: row.wake_id.0,
+            device: row.device_id.0,
+            transport: row.transport.0,
+            class: row.class.0,
+            tries: row.tries,
+            head: Position(row.head),
+            started_at: Timestamp::from_ms(row.started_at),
+            duration_ms: row.duration_ms,
+            outcome: row.outcome.map(|word| word.0),
+            status: row.status,
+            reason: row.reason,
+            provider_id: row.provider_id,
+            retry_at: row.retry_at.map(Timestamp::from_ms),
+            bytes: row.bytes,
+        }
+    }
+}
+
+/// Which attempts to list.
+#[derive(Debug, Clone, Default)]
+pub struct AttemptFilter {
+    /// To this device.
+    pub device: Option<DeviceId>,
+    /// Of this wake.
+    pub wake: Option<WakeId>,
+    /// That ended so.
+    pub outcome: Option<Outcome>,
+    /// Started at or after this.
+    pub since: Option<Timestamp>,
+}
+
+impl Store {
+    /// Attempts, newest first, before the one named.
+    pub async fn attempts(
+        &self,
+        app: AppId,
+        filter: AttemptFilter,
+        before: &str,
+        limit: usize,
+    ) -> Result<Vec<Attempt>> {
+        // The narrowest index that serves: a wake's, a device's, else the app's.
+        let sql = if filter.wake.is_some() {
+            select_attempts!(
+                "attempts t where t.app_id = $1 and t.wake_id = $2 and ($3 is null or t.device_id = $3)"
+                " and ($4 is null or t.outcome = $4) and ($5 is null or t.started_at >= $5) and ($6 = '' or t.id < $6)"
+                " order by t.id desc limit $7"
+            )
+        } else if filter.device.is_some() {
+            select_attempts!(
+                "attempts t where t.app_id = $1 and t.device_id = $3 and ($2 is null or t.wake_id = $2)"
+                " and ($4 is null or t.outcome = $4) and ($5 is null or t.started_at >= $5) and ($6 = '' or t.id < $6)"
+                " order by t.id desc limit $7"
+            )
+        } else {
+            select_attempts!(
+                "attempts t where t.app_id = $1 and ($2 is null or t.wake_id = $2) and ($3 is null or t.device_id = $3)"
+                " and ($4 is null or t.outcome = $4) and ($5 is null or t.started_at >= $5) and ($6 = '' or t.id < $6)"
+                " order by t.id desc limit $7"
+            )
+        };
+        let AttemptFilter {
+            device,
+            wake,
+            outcome,
+            since,
+        } = filter;
+        let since_ms = since.map(Timestamp::as_ms);
+        let (wake, device, outcome) = (wake.map(Word), device.map(Word), outcome.map(Word));
+        let values = (
+            Word(app),
+            wake,
+            device,
+            outcome,
+            since_ms,
+            before.to_owned(),
+            limit as i64,
+        );
+        let found: Vec<AttemptRow> = self.db().fetch_all(sql, values).await?;
+        Ok(found.into_iter().map(Attempt::from).collect())
+    }
+
+    /// The attempts of wakes that announced an event, by device and then oldest first, after the pair named.
+    pub async fn attempts_for_event(
+        &self,
+        app: AppId,
+        position: Position,
+        after: (&str, &str),
+        limit: usize,
+    ) -> Result<Vec<Attempt>> {
+        let sql = select_attempts!(
+            "events e
+             join follows f on f.app_id = e.app_id and f.feed = e.feed and f.since < e.position
+             join attempts t on t.app_id = f.app_id and t.device_id = f.device_id
+             where e.app_id = $1 and e.position = $2 and t.head >= e.position and t.after_position < e.position
+               and t.class = e.wake_class and (t.device_id > $3 or (t.device_id = $3 and t.id > $4))
+             order by t.device_id, t.id limit $5"
+        );
+        let values = (
+            Word(app),
+            position.0,
+            after.0.to_owned(),
+            after.1.to_owned(),
+            limit as i64,
+        );
+        let found: Vec<AttemptRow> = self.db().fetch_all(sql, values).await?;
+        Ok(found.into_iter().map(Attempt::from).collect())
+    }
+}
+
+#[derive(Serialize)]
+struct Begun {
+    app: AppId,
+    id: AttemptId,
+    wake: WakeId,
+    device: DeviceId,
+    transport: Transport,
+    class: Class,
+    tries: u32,
+    after: Position,
+    head: Position,
+    token_version: i64,
+    started_at: i64,
+}
+
+/// Writes the attempts of calls that are about to be made.
+pub(super) async fn begin(tx: &mut Tx, calls: &[Call]) -> Result<()> {
+    let begun: Vec<_> = (calls.iter())
+        .map(|call| Begun {
+            app: call.app,
+            id: call.attempt,
+            wake: call.trigger.wake,
+            device: call.device,
+            transport: call.target.transport,
+            class: call.class,
+            tries: call.tries,
+            after: call.after,
+            head: call.trigger.head,
+            token_version: call.token_version,
+            started_at: call.started_at.as_ms(),
+        })
+        .collect();
+    let sql = "insert into attempts (app_id, id, wake_id, device_id, transport, class, try, after_position, head, token_version,
+                   started_at)
+               select value->>'app', value->>'id', value->>'wake', value->>'device', value->>'transport', value->>'class',
+                   cast(value->>'tries' as bigint), cast(value->>'after' as bigint), cast(value->>'head' as bigint),
+                   cast(value->>'token_version' as bigint), cast(value->>'started_at' as bigint)
+               from json_each($1)";
+    tx.execute(sql, (rows(&begun)?,)).await?;
+    Ok(())
+}
+
+/// How an attempt ended.
+#[derive(Serialize)]
+pub(super) struct Answer<'a> {
+    app: AppId,
+    id: AttemptId,
+    duration_ms: i64,
+    outcome: Outcome,
+    status: Option<u16>,
+    reason: Option<&'a str>,
+    provider_id: Option<&'a str>,
+    retry_at: Option<i64>,
+    bytes: u32,
+}
+
+impl<'a> Answer<'a> {
+    /// Of a call, with the time of its repetition if there is one.
+    pub fn new(finished: &'a Finished, retry_at: Option<Timestamp>) -> Self {
+        let reply = &finished.reply;
+        Self {
+            app: finished.call.app,
+            id: finished.call.attempt,
+            duration_ms: i64::try_from(finished.duration.as_millis()).unwrap_or(i64::MAX),
+            outcome: reply.meaning.outcome(),
+            status: reply.status,
+            reason: reply.reason.as_deref(),
+            provider_id: reply.provider_id.as_deref(),
+            retry_at: retry_at.map(Timestamp::as_ms),
+            bytes: reply.bytes,
+        }
+    }
+}
+
+/// Completes attempts. A late answer is the truth, also about an attempt that was given up as `unknown`.
+pub(super) async fn complete(tx: &mut Tx, answers: &[Answer<'_>]) -> Result<()> {
+    let sql = "update attempts set
+                   duration_ms = cast(r.value->>'duration_ms' as bigint), outcome = r.value->>'outcome',
+                   status = cast(r.value->>'status' as bigint), reason = r.value->>'reason',
+                   provider_id = r.value->>'provider_id', retry_at = cast(r.value->>'retry_at' as bigint),
+                   bytes = cast(r.value->>'bytes' as bigint)
+               from json_each($1) r
+               where attempts.app_id = r.value->>'app' and attempts.id = r.value->>'id'";
+    tx.execute(sql, (rows(answers)?,)).await?;
+    Ok(())
+}

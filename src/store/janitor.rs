@@ -1,0 +1,126 @@
+//! The janitor's work: what is past its time goes, a chunk at a time.
+
+use std::time::Duration;
+
+use super::{
+    Result, Store,
+    db::{Json, Tx, Word},
+};
+use crate::domain::{id::AppId, settings::Settings, time::Timestamp};
+
+/// Rows that one transaction takes away.
+const CHUNK: i64 = 500;
+const DAY: Duration = Duration::from_secs(86_400);
+/// Deletes outlive retention, so that a phone which comes late still learns of them (contract §5, Polling).
+const DELETES_KEPT: Duration = Duration::from_secs(30 * 86_400);
+const IDEMPOTENCY_KEPT: Duration = DAY;
+
+impl Store {
+    /// Takes one chunk of each kind away; answers whether there may be more.
+    pub async fn tidy(&self) -> Result<bool> {
+        let now = self.inner.clock.now();
+        let mut most = self.forget_requests(now).await?;
+        most = most.max(self.give_up_attempts(now).await?);
+        let sql = "select id, overrides from apps where deleted_at is null";
+        let apps: Vec<(Word<AppId>, Json<serde_json::Value>)> = self.db().fetch_all(sql, ()).await?;
+        for (app, overrides) in apps {
+            let retention = Settings::of(&overrides.0).unwrap_or_default().retention;
+            most = most.max(self.drop_events(app.0, now, DAY * retention.events_days).await?);
+            most = most.max(self.drop_attempts(app.0, now - DAY * retention.attempts_days).await?);
+        }
+        most = most.max(self.purge_deleted_apps().await?);
+        Ok(most >= CHUNK as u64)
+    }
+
+    async fn forget_requests(&self, now: Timestamp) -> Result<u64> {
+        let sql = "delete from idempotency where accepted_at < $1 and (app_id, key) in
+                     (select app_id, key from idempotency where accepted_at < $1 limit $2)";
+        let keys = self
+            .db()
+            .execute(sql, ((now - IDEMPOTENCY_KEPT).as_ms(), CHUNK))
+            .await?;
+        let sql = "delete from device_tokens where secret_hash in
+                     (select secret_hash from device_tokens where expires_at < $1 limit $2)";
+        Ok(keys.max(self.db().execute(sql, (now.as_ms(), CHUNK)).await?))
+    }
+
+    /// Attempts whose device or lease is gone, so that no claim comes by to mark them.
+    async fn give_up_attempts(&self, now: Timestamp) -> Result<u64> {
+        let sql = "update attempts set outcome = 'unknown', reason = 'the relay stopped during the call'
+                   where outcome is null and started_at < $1";
+        let long_ago = now - self.inner.options.lease * 2;
+        Ok(self.db().execute(sql, (long_ago.as_ms(),)).await?)
+    }
+
+    /// Drops events past retention, but not the newest of a key, nor a delete before its time, nor one that may still wake.
+    async fn drop_events(&self, app: AppId, now: Timestamp, kept: Duration) -> Result<u64> {
+        let sql = "select e.position, e.feed from events e
+                   where e.app_id = $1 and e.accepted_at < $2 and e.expires_at < $3
+                     and (e.key is null
+                          or (e.op = 'delete' and e.accepted_at < $4)
+                          or exists (select 1 from events n where n.app_id = e.app_id and n.feed = e.feed and n.key = e.key
+                                     and n.position > e.position))
+                   order by e.accepted_at limit $5";
+        let (before, deletes_before) = ((now - kept).as_ms(), (now - DELETES_KEPT.max(kept)).as_ms());
+        let values = (Word(app), before, now.as_ms(), deletes_before, CHUNK);
+        if self.db().fetch_all::<(i64, String)>(sql, values).await?.is_empty() {
+            return Ok(0);
+        }
+        let mut tx = self.db().begin().await?;
+        let values = (Word(app), before, now.as_ms(), deletes_before, CHUNK);
+        let doomed: Vec<(i64, String)> = tx.fetch_all(sql, values).await?;
+        let doomed = super::db::rows(&doomed)?;
+        let sql = "insert into feed_drops (app_id, feed, dropped_through)
+                   select $1, value->>1, max(cast(value->>0 as bigint)) from json_each($2) where true group by value->>1
+                   on conflict (app_id, feed) do update set dropped_through = excluded.dropped_through
+                   where excluded.dropped_through > feed_drops.dropped_through";
+        tx.execute(sql, (Word(app), doomed.clone())).await?;
+        let sql = "delete from events where app_id = $1 and position in
+                     (select cast(value->>0 as bigint) from json_each($2))";
+        let dropped = tx.execute(sql, (Word(app), doomed)).await?;
+        tx.commit().await?;
+        Ok(dropped)
+    }
+
+    async fn drop_attempts(&self, app: AppId, before: Timestamp) -> Result<u64> {
+        let sql = "delete from attempts where app_id = $1 and id in
+                     (select id from attempts where app_id = $1 and started_at < $2 order by started_at limit $3)";
+        Ok(self.db().execute(sql, (Word(app), before.as_ms(), CHUNK)).await?)
+    }
+
+    /// What belonged to a deleted app, and at last its row.
+    async fn purge_deleted_apps(&self) -> Result<u64> {
+        let sql = "select id from apps where deleted_at is not null limit 1";
+        let Some((app,)) = self.db().fetch_optional::<(Word<AppId>,)>(sql, ()).await? else {
+            return Ok(0);
+        };
+        let mut tx = self.db().begin().await?;
+        let rows = purge_chunk(&mut tx, app).await?;
+        if rows == 0 {
+            tx.execute("delete from apps where id = $1", (app,)).await?;
+        }
+        tx.commit().await?;
+        Ok(rows)
+    }
+}
+
+/// A chunk of one table's rows of an app, of the first table that has any.
+async fn purge_chunk(tx: &mut Tx, app: Word<AppId>) -> Result<u64> {
+    macro_rules! purge {
+        ($($table:literal $key:literal)*) => {
+            [$(concat!("delete from ", $table, " where app_id = $1 and ", $key, " in (select ", $key, " from ", $table,
+                       " where app_id = $1 limit $2)")),*]
+        };
+    }
+    let statements = purge!(
+        "levels" "device_id" "follows" "device_id" "device_tokens" "secret_hash" "attempts" "id" "fanouts" "position"
+        "events" "position" "feed_drops" "feed" "idempotency" "key" "credentials" "name" "app_keys" "id" "devices" "id"
+    );
+    for sql in statements {
+        let rows = tx.execute(sql, (app, CHUNK)).await?;
+        if rows > 0 {
+            return Ok(rows);
+        }
+    }
+    Ok(0)
+}
