@@ -1,1 +1,3 @@
 //! Stories of use, black-box, in one binary.
+
+mod sim_protocol;
