@@ -35,7 +35,8 @@ fn now_s() -> i64 {
     jiff::Timestamp::now().as_second()
 }
 
-/// A right background push, to be spoilt by `change`.
+/// A right background push, to be spoilt or repeated. Each new one has a provider token of its own.
+#[derive(Clone)]
 struct ApnsCall {
     token: String,
     headers: BTreeMap<&'static str, String>,
@@ -52,7 +53,11 @@ impl ApnsCall {
             ("apns-expiration", "0".to_owned()),
         ];
         let body = json!({"aps": {"content-available": 1}, "reveille": {"v": "1", "head": "7"}});
-        Self { token: TOKEN.to_owned(), headers: headers.into(), body: body.to_string().into() }
+        Self {
+            token: TOKEN.to_owned(),
+            headers: headers.into(),
+            body: body.to_string().into(),
+        }
     }
 
     fn with(mut self, name: &'static str, value: impl Into<String>) -> Self {
@@ -61,7 +66,9 @@ impl ApnsCall {
     }
 
     async fn send(self, sim: &Sim, client: &Client) -> reqwest::Result<Response> {
-        let mut request = client.post(format!("{}/3/device/{}", sim.apns_url(), self.token)).body(self.body);
+        let mut request = client
+            .post(format!("{}/3/device/{}", sim.apns_url(), self.token))
+            .body(self.body);
         for (name, value) in self.headers {
             request = request.header(name, value);
         }
@@ -80,7 +87,11 @@ async fn apns_takes_a_right_push_and_the_phone_hears_it() {
     let sim = Sim::start(SimConfig::default()).await.unwrap();
     let mut phone = sim.subscribe(TOKEN);
     let id = "9f7a1b52-8a0e-4b5c-9d4f-0123456789ab";
-    let answer = ApnsCall::new(&sim).with("apns-id", id).send(&sim, &client(&sim)).await.unwrap();
+    let answer = ApnsCall::new(&sim)
+        .with("apns-id", id)
+        .send(&sim, &client(&sim))
+        .await
+        .unwrap();
     assert_eq!((answer.status(), answer.version()), (StatusCode::OK, Version::HTTP_2));
     assert_eq!(answer.headers()["apns-id"], id);
     let heard = phone.recv().await.unwrap();
@@ -88,7 +99,15 @@ async fn apns_takes_a_right_push_and_the_phone_hears_it() {
     assert_eq!(heard.headers["apns-priority"], "5");
     assert!(!heard.headers.contains_key("authorization"));
     let pushes = sim.pushes();
-    assert_eq!((pushes.len(), pushes[0].id.as_str(), pushes[0].status, pushes[0].delivered), (1, id, 200, true));
+    assert_eq!(
+        (
+            pushes.len(),
+            pushes[0].id.as_str(),
+            pushes[0].status,
+            pushes[0].delivered
+        ),
+        (1, id, 200, true)
+    );
     sim.stop().await;
 }
 
@@ -96,10 +115,18 @@ async fn apns_takes_a_right_push_and_the_phone_hears_it() {
 async fn apns_refuses_what_apple_refuses() {
     let sim = Sim::start(SimConfig::default()).await.unwrap();
     let call = || ApnsCall::new(&sim);
-    let large = json!({"aps": {"content-available": 1}, "x": "x".repeat(4096)}).to_string().into_bytes();
-    let alert = json!({"aps": {"content-available": 1, "alert": "no"}}).to_string().into_bytes();
+    let large = json!({"aps": {"content-available": 1}, "x": "x".repeat(4096)})
+        .to_string()
+        .into_bytes();
+    let alert = json!({"aps": {"content-available": 1, "alert": "no"}})
+        .to_string()
+        .into_bytes();
     let cases = [
-        (call().with("apns-id", "9F7A1B52-8A0E-4B5C-9D4F-0123456789AB"), 400, "BadMessageId"),
+        (
+            call().with("apns-id", "9F7A1B52-8A0E-4B5C-9D4F-0123456789AB"),
+            400,
+            "BadMessageId",
+        ),
         (call().with("apns-topic", ""), 400, "MissingTopic"),
         (call().with("apns-topic", "com.example.other"), 400, "TopicDisallowed"),
         (call().with("apns-collapse-id", "c".repeat(65)), 400, "BadCollapseId"),
@@ -107,9 +134,30 @@ async fn apns_refuses_what_apple_refuses() {
         (call().with("apns-priority", "7"), 400, "BadPriority"),
         (call().with("apns-push-type", "silent"), 400, "InvalidPushType"),
         (call().with("apns-expiration", "tomorrow"), 400, "BadExpirationDate"),
-        (ApnsCall { token: "not-hex".to_owned(), ..call() }, 400, "BadDeviceToken"),
-        (ApnsCall { token: String::new(), ..call() }, 400, "MissingDeviceToken"),
-        (ApnsCall { body: Vec::new(), ..call() }, 400, "PayloadEmpty"),
+        (
+            ApnsCall {
+                token: "not-hex".to_owned(),
+                ..call()
+            },
+            400,
+            "BadDeviceToken",
+        ),
+        (
+            ApnsCall {
+                token: String::new(),
+                ..call()
+            },
+            400,
+            "MissingDeviceToken",
+        ),
+        (
+            ApnsCall {
+                body: Vec::new(),
+                ..call()
+            },
+            400,
+            "PayloadEmpty",
+        ),
         (ApnsCall { body: large, ..call() }, 413, "PayloadTooLarge"),
         (ApnsCall { body: alert, ..call() }, 400, "InvalidPushType"),
     ];
@@ -117,8 +165,15 @@ async fn apns_refuses_what_apple_refuses() {
     for (call, status, reason) in cases {
         assert_eq!(call.refused(&sim).await, (status, json!({ "reason": reason })));
     }
-    let get = client(&sim).get(format!("{}/3/device/{TOKEN}", sim.apns_url())).send().await.unwrap();
-    assert_eq!((get.status().as_u16(), get.json::<Value>().await.unwrap()), (405, json!({"reason": "MethodNotAllowed"})));
+    let get = client(&sim)
+        .get(format!("{}/3/device/{TOKEN}", sim.apns_url()))
+        .send()
+        .await
+        .unwrap();
+    assert_eq!(
+        (get.status().as_u16(), get.json::<Value>().await.unwrap()),
+        (405, json!({"reason": "MethodNotAllowed"}))
+    );
     assert_eq!(sim.apns().received(), expected + 1);
     assert!(sim.pushes().iter().all(|push| !push.delivered));
 }
@@ -135,11 +190,20 @@ async fn apns_judges_provider_tokens_strictly() {
         ("bearer abc".to_owned(), "InvalidProviderToken"),
         (format!("bearer {good}="), "InvalidProviderToken"),
         (format!("bearer {signed}.{spoilt}"), "InvalidProviderToken"),
-        (format!("bearer {}", jwt(&sim, now_s(), |header| header.kid = None)), "InvalidProviderToken"),
-        (format!("bearer {}", jwt(&sim, now_s() - 3700, |_| {})), "ExpiredProviderToken"),
+        (
+            format!("bearer {}", jwt(&sim, now_s(), |header| header.kid = None)),
+            "InvalidProviderToken",
+        ),
+        (
+            format!("bearer {}", jwt(&sim, now_s() - 3700, |_| {})),
+            "ExpiredProviderToken",
+        ),
     ];
     for (authorization, reason) in cases {
-        let refused = ApnsCall::new(&sim).with("authorization", authorization).refused(&sim).await;
+        let refused = ApnsCall::new(&sim)
+            .with("authorization", authorization)
+            .refused(&sim)
+            .await;
         assert_eq!(refused, (403, json!({ "reason": reason })));
     }
     // The old one may come back, a second new one within 20 minutes may not.
@@ -147,8 +211,16 @@ async fn apns_judges_provider_tokens_strictly() {
     let mut answers = Vec::new();
     for iat_s in [now_s(), now_s() - 5, now_s()] {
         let bearer = format!("bearer {}", jwt(&sim, iat_s, |header| header.typ = None));
-        let bearer = if iat_s == now_s() { format!("bearer {good}") } else { bearer };
-        let answer = ApnsCall::new(&sim).with("authorization", bearer).send(&sim, &client).await.unwrap();
+        let bearer = if iat_s == now_s() {
+            format!("bearer {good}")
+        } else {
+            bearer
+        };
+        let answer = ApnsCall::new(&sim)
+            .with("authorization", bearer)
+            .send(&sim, &client)
+            .await
+            .unwrap();
         answers.push(answer.status().as_u16());
     }
     assert_eq!(answers, [200, 429, 200]);
@@ -161,7 +233,10 @@ async fn a_removed_app_is_told_with_its_time_until_it_is_back() {
     let gone = json!({"reason": "Unregistered", "timestamp": 1_700_000_000_123_i64});
     assert_eq!(ApnsCall::new(&sim).refused(&sim).await, (410, gone));
     sim.apns().revive_token(TOKEN);
-    assert_eq!(ApnsCall::new(&sim).send(&sim, &client(&sim)).await.unwrap().status(), 200);
+    assert_eq!(
+        ApnsCall::new(&sim).send(&sim, &client(&sim)).await.unwrap().status(),
+        200
+    );
 }
 
 #[tokio::test]
@@ -171,21 +246,38 @@ async fn an_expired_provider_token_expires_by_the_simulators_own_clock() {
         let now_ms = Arc::clone(&now_ms);
         move || now_ms.load(Ordering::Relaxed)
     });
-    let sim = Sim::start(SimConfig { clock, ..SimConfig::default() }).await.unwrap();
+    let sim = Sim::start(SimConfig {
+        clock,
+        ..SimConfig::default()
+    })
+    .await
+    .unwrap();
     let (first, client) = (ApnsCall::new(&sim), client(&sim));
     let bearer = first.headers["authorization"].clone();
     assert_eq!(first.send(&sim, &client).await.unwrap().status(), 200);
     now_ms.fetch_add(3_601_000, Ordering::Relaxed);
-    let late = ApnsCall::new(&sim).with("authorization", bearer).send(&sim, &client).await.unwrap();
+    let late = ApnsCall::new(&sim)
+        .with("authorization", bearer)
+        .send(&sim, &client)
+        .await
+        .unwrap();
     assert_eq!(late.json::<Value>().await.unwrap()["reason"], "ExpiredProviderToken");
     let fresh = format!("bearer {}", jwt(&sim, now_s() + 3600, |_| {}));
-    assert_eq!(ApnsCall::new(&sim).with("authorization", fresh).send(&sim, &client).await.unwrap().status(), 200);
+    assert_eq!(
+        ApnsCall::new(&sim)
+            .with("authorization", fresh)
+            .send(&sim, &client)
+            .await
+            .unwrap()
+            .status(),
+        200
+    );
 }
 
 #[tokio::test]
 async fn faults_befall_whom_and_as_often_as_asked() {
     let sim = Sim::start(SimConfig::default()).await.unwrap();
-    let client = client(&sim);
+    let (client, call) = (client(&sim), ApnsCall::new(&sim));
     let mut phone = sim.subscribe(TOKEN);
     let throttle = || FaultKind::Status {
         status: 429,
@@ -198,16 +290,25 @@ async fn faults_befall_whom_and_as_often_as_asked() {
     sim.apns().answer(Fault::new(FaultKind::Reset).times(1));
     sim.apns().answer(Fault::new(FaultKind::Empty { status: 500 }).times(1));
     sim.apns().answer(Fault::new(FaultKind::Lost).times(1));
-    let throttled = ApnsCall::new(&sim).send(&sim, &client).await.unwrap();
-    assert_eq!((throttled.status().as_u16(), throttled.headers()["retry-after"].as_bytes()), (429, b"7".as_slice()));
-    let html = ApnsCall::new(&sim).send(&sim, &client).await.unwrap();
-    assert_eq!((html.status().as_u16(), html.headers()["content-type"].as_bytes()), (502, b"text/html".as_slice()));
-    assert!(ApnsCall::new(&sim).send(&sim, &client).await.is_err(), "reset");
-    let empty = ApnsCall::new(&sim).send(&sim, &client).await.unwrap();
+    let throttled = call.clone().send(&sim, &client).await.unwrap();
+    assert_eq!(
+        (
+            throttled.status().as_u16(),
+            throttled.headers()["retry-after"].as_bytes()
+        ),
+        (429, b"7".as_slice())
+    );
+    let html = call.clone().send(&sim, &client).await.unwrap();
+    assert_eq!(
+        (html.status().as_u16(), html.headers()["content-type"].as_bytes()),
+        (502, b"text/html".as_slice())
+    );
+    assert!(call.clone().send(&sim, &client).await.is_err(), "reset");
+    let empty = call.clone().send(&sim, &client).await.unwrap();
     assert_eq!((empty.status().as_u16(), empty.bytes().await.unwrap().len()), (500, 0));
-    assert_eq!(ApnsCall::new(&sim).send(&sim, &client).await.unwrap().status(), 200);
+    assert_eq!(call.clone().send(&sim, &client).await.unwrap().status(), 200);
     assert!(phone.try_recv().is_err(), "lost");
-    assert_eq!(ApnsCall::new(&sim).send(&sim, &client).await.unwrap().status(), 200);
+    assert_eq!(call.clone().send(&sim, &client).await.unwrap().status(), 200);
     assert!(phone.try_recv().is_ok());
     assert_eq!(sim.apns().queued().len(), 1);
 }
@@ -224,7 +325,11 @@ async fn a_paused_provider_has_the_push_and_holds_its_answer() {
         _ = &mut sending => panic!("answered while paused"),
         heard = phone.recv() => assert!(heard.is_some()),
     }
-    assert!(tokio::time::timeout(Duration::from_millis(100), &mut sending).await.is_err());
+    assert!(
+        tokio::time::timeout(Duration::from_millis(100), &mut sending)
+            .await
+            .is_err()
+    );
     assert_eq!(sim.apns().received(), 1);
     sim.apns().resume();
     assert_eq!(sending.await.unwrap().status(), 200);
@@ -232,15 +337,20 @@ async fn a_paused_provider_has_the_push_and_holds_its_answer() {
 
 #[tokio::test]
 async fn a_black_hole_answers_nobody_and_a_share_is_lost() {
-    let sim = Sim::start(SimConfig { record_pushes: 200, ..SimConfig::default() }).await.unwrap();
-    let client = client(&sim);
+    let sim = Sim::start(SimConfig {
+        record_pushes: 200,
+        ..SimConfig::default()
+    })
+    .await
+    .unwrap();
+    let (client, call) = (client(&sim), ApnsCall::new(&sim));
     sim.apns().answer(Fault::new(FaultKind::BlackHole).times(1));
-    let hole = tokio::time::timeout(Duration::from_millis(200), ApnsCall::new(&sim).send(&sim, &client)).await;
+    let hole = tokio::time::timeout(Duration::from_millis(200), call.clone().send(&sim, &client)).await;
     assert!(hole.is_err());
     sim.forget_pushes();
     sim.apns().lose_share(30, 42);
     for _ in 0..100 {
-        assert_eq!(ApnsCall::new(&sim).send(&sim, &client).await.unwrap().status(), 200);
+        assert_eq!(call.clone().send(&sim, &client).await.unwrap().status(), 200);
     }
     let lost = sim.pushes().iter().filter(|push| !push.delivered).count();
     assert!((15..=45).contains(&lost), "{lost} of 100");
@@ -249,30 +359,78 @@ async fn a_black_hole_answers_nobody_and_a_share_is_lost() {
 mod wire {
     //! What only an HTTP/2 library shows.
 
+    use std::pin::Pin;
+    use std::sync::Mutex;
+    use std::task::{Context, Poll, ready};
+
     use h2::client::SendRequest;
+    use hyper::Request;
+    use hyper::body::Bytes;
     use rustls::pki_types::pem::PemObject as _;
+    use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+    use tokio::net::TcpStream;
+    use tokio_rustls::client::TlsStream;
 
     use super::*;
 
-    type Connection = h2::client::Connection<tokio_rustls::client::TlsStream<tokio::net::TcpStream>>;
+    type Heard = Arc<Mutex<Vec<u8>>>;
 
-    async fn connect(sim: &Sim, url: &str) -> (SendRequest<hyper::body::Bytes>, Connection) {
+    /// A connection that keeps what it reads: no client library shows the debug data of an orderly GOAWAY.
+    struct Tap(TlsStream<TcpStream>, Heard);
+
+    impl AsyncRead for Tap {
+        fn poll_read(
+            mut self: Pin<&mut Self>,
+            cx: &mut Context<'_>,
+            buf: &mut ReadBuf<'_>,
+        ) -> Poll<std::io::Result<()>> {
+            let before = buf.filled().len();
+            ready!(Pin::new(&mut self.0).poll_read(cx, buf))?;
+            self.1.lock().unwrap().extend_from_slice(&buf.filled()[before..]);
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    impl AsyncWrite for Tap {
+        fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<std::io::Result<usize>> {
+            Pin::new(&mut self.0).poll_write(cx, buf)
+        }
+
+        fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+            Pin::new(&mut self.0).poll_flush(cx)
+        }
+
+        fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+            Pin::new(&mut self.0).poll_shutdown(cx)
+        }
+    }
+
+    async fn connect(sim: &Sim, url: &str) -> (SendRequest<Bytes>, h2::client::Connection<Tap>, Heard) {
         let mut roots = rustls::RootCertStore::empty();
-        roots.add(rustls::pki_types::CertificateDer::from_pem_slice(sim.ca_pem().as_bytes()).unwrap()).unwrap();
+        roots
+            .add(rustls::pki_types::CertificateDer::from_pem_slice(sim.ca_pem().as_bytes()).unwrap())
+            .unwrap();
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let config = rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+        let config = rustls::ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap();
         let mut config = config.with_root_certificates(roots).with_no_client_auth();
         config.alpn_protocols = vec![b"h2".to_vec()];
         let port = url.rsplit(':').next().unwrap().parse::<u16>().unwrap();
-        let tcp = tokio::net::TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+        let tcp = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
         let name = "localhost".try_into().unwrap();
-        let tls = tokio_rustls::TlsConnector::from(Arc::new(config)).connect(name, tcp).await.unwrap();
-        h2::client::handshake(tls).await.unwrap()
+        let tls = tokio_rustls::TlsConnector::from(Arc::new(config))
+            .connect(name, tcp)
+            .await
+            .unwrap();
+        let heard = Heard::default();
+        let (send, connection) = h2::client::handshake(Tap(tls, Arc::clone(&heard))).await.unwrap();
+        (send, connection, heard)
     }
 
-    fn push(sim: &Sim, send: &mut SendRequest<hyper::body::Bytes>) -> h2::client::ResponseFuture {
-        let call = ApnsCall::new(sim);
-        let mut request = hyper::Request::post(format!("{}/3/device/{}", sim.apns_url(), call.token));
+    fn push(sim: &Sim, call: &ApnsCall, send: &mut SendRequest<Bytes>) -> h2::client::ResponseFuture {
+        let call = call.clone();
+        let mut request = Request::post(format!("{}/3/device/{}", sim.apns_url(), call.token));
         for (name, value) in call.headers {
             request = request.header(name, value);
         }
@@ -284,11 +442,13 @@ mod wire {
     #[tokio::test]
     async fn apns_opens_up_after_the_first_good_authentication() {
         let sim = Sim::start(SimConfig::default()).await.unwrap();
-        let (send, mut connection) = connect(&sim, &sim.apns_url()).await;
-        sim.apns().answer(Fault::new(FaultKind::Delay(Duration::from_millis(100))).times(1));
+        let call = ApnsCall::new(&sim);
+        let (send, mut connection, _) = connect(&sim, &sim.apns_url()).await;
+        sim.apns()
+            .answer(Fault::new(FaultKind::Delay(Duration::from_millis(100))).times(1));
         // Two at once, before the client has seen the SETTINGS.
         let mut send = send.ready().await.unwrap();
-        let (first, second) = (push(&sim, &mut send), push(&sim, &mut send));
+        let (first, second) = (push(&sim, &call, &mut send), push(&sim, &call, &mut send));
         let (first, second, seen) = {
             let both = async { tokio::join!(first, second) };
             tokio::pin!(both);
@@ -314,10 +474,10 @@ mod wire {
     #[tokio::test]
     async fn a_new_connection_announces_one_stream() {
         let sim = Sim::start(SimConfig::default()).await.unwrap();
-        let (_send, mut connection) = connect(&sim, &sim.apns_url()).await;
+        let (_send, mut connection, _) = connect(&sim, &sim.apns_url()).await;
         let _ = tokio::time::timeout(Duration::from_millis(200), &mut connection).await;
         assert_eq!(connection.max_concurrent_send_streams(), 1);
-        let (_send, mut connection) = connect(&sim, &sim.fcm_url()).await;
+        let (_send, mut connection, _) = connect(&sim, &sim.fcm_url()).await;
         let _ = tokio::time::timeout(Duration::from_millis(200), &mut connection).await;
         assert_eq!(connection.max_concurrent_send_streams(), 100);
     }
@@ -325,24 +485,39 @@ mod wire {
     #[tokio::test]
     async fn goaway_says_why_refuses_one_stream_and_lets_the_others_finish() {
         let sim = Sim::start(SimConfig::default()).await.unwrap();
-        let (send, connection) = connect(&sim, &sim.apns_url()).await;
-        // h2 tells the debug data of a GOAWAY in the text of the error only, and only if it is no NO_ERROR; so read its log.
+        let call = ApnsCall::new(&sim);
+        let (send, connection, heard) = connect(&sim, &sim.apns_url()).await;
         let driver = tokio::spawn(connection);
         let mut send = send.ready().await.unwrap();
-        assert_eq!(push(&sim, &mut send).await.unwrap().status(), 200);
-        sim.apns().answer(Fault::new(FaultKind::Delay(Duration::from_millis(300))).times(1));
-        let slow = push(&sim, &mut send);
+        assert_eq!(push(&sim, &call, &mut send).await.unwrap().status(), 200);
+        sim.apns()
+            .answer(Fault::new(FaultKind::Delay(Duration::from_millis(300))).times(1));
+        let slow = push(&sim, &call, &mut send);
         while sim.apns().received() < 2 {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
-        sim.apns().answer(Fault::new(FaultKind::GoAway { reason: Some("Shutdown".to_owned()) }).times(1));
-        let refused = push(&sim, &mut send).await.unwrap_err();
+        sim.apns().answer(
+            Fault::new(FaultKind::GoAway {
+                reason: Some("Shutdown".to_owned()),
+            })
+            .times(1),
+        );
+        let refused = push(&sim, &call, &mut send).await.unwrap_err();
         assert_eq!(refused.reason(), Some(h2::Reason::REFUSED_STREAM));
         let late = send.clone().ready().await;
         assert_eq!(slow.await.unwrap().status(), 200);
         drop((late, send));
-        let ended = tokio::time::timeout(Duration::from_secs(2), driver).await.unwrap().unwrap();
+        let ended = tokio::time::timeout(Duration::from_secs(2), driver)
+            .await
+            .unwrap()
+            .unwrap();
         assert!(ended.is_ok(), "{ended:?}");
+        let heard = heard.lock().unwrap();
+        let words = br#"{"reason":"Shutdown"}"#;
+        assert!(
+            heard.windows(words.len()).any(|window| window == words),
+            "the debug data of GOAWAY"
+        );
     }
 }
 
@@ -387,10 +562,20 @@ mod fcm {
 
     #[tokio::test]
     async fn google_gives_tokens_for_good_assertions_only() {
-        let sim = Sim::start(SimConfig { google_token_life: Duration::from_secs(90), ..SimConfig::default() }).await.unwrap();
+        let sim = Sim::start(SimConfig {
+            google_token_life: Duration::from_secs(90),
+            ..SimConfig::default()
+        })
+        .await
+        .unwrap();
         let (status, body) = grant(&sim, &assertion(&sim, |_| {})).await;
-        assert_eq!((status, &body["expires_in"], &body["token_type"]), (200, &json!(90), &json!("Bearer")));
-        let google = assertion(&sim, |claims| claims["aud"] = json!("https://oauth2.googleapis.com/token"));
+        assert_eq!(
+            (status, &body["expires_in"], &body["token_type"]),
+            (200, &json!(90), &json!("Bearer"))
+        );
+        let google = assertion(&sim, |claims| {
+            claims["aud"] = json!("https://oauth2.googleapis.com/token")
+        });
         assert_eq!(grant(&sim, &google).await.0, 200);
         let wrong: [fn(&mut Value); 4] = [
             |claims| claims["aud"] = json!("https://example.com/token"),
@@ -402,7 +587,9 @@ mod fcm {
             let (status, body) = grant(&sim, &assertion(&sim, change)).await;
             assert_eq!((status, &body["error"]), (400, &json!("invalid_grant")));
         }
-        let scope = assertion(&sim, |claims| claims["scope"] = json!("https://www.googleapis.com/auth/drive"));
+        let scope = assertion(&sim, |claims| {
+            claims["scope"] = json!("https://www.googleapis.com/auth/drive")
+        });
         assert_eq!(grant(&sim, &scope).await.1["error"], "invalid_scope");
         assert_eq!(grant(&sim, "abc").await.1["error"], "invalid_grant");
         assert_eq!(sim.google_tokens_issued(), 2);
@@ -426,7 +613,10 @@ mod fcm {
         assert_eq!(phone.recv().await.unwrap().trigger().unwrap()["head"], "2");
         let dry = json!({"validateOnly": true, "message": {"token": "phone"}});
         let (_, answer) = send(&sim, &client(&sim), &bearer, &dry).await;
-        assert_eq!(answer, json!({"name": "projects/reveille-sim/messages/fake_message_id"}));
+        assert_eq!(
+            answer,
+            json!({"name": "projects/reveille-sim/messages/fake_message_id"})
+        );
         assert!(phone.try_recv().is_err());
     }
 
@@ -447,7 +637,10 @@ mod fcm {
         );
 
         let (status, body) = send(&sim, &client, &bearer, &trigger("invalid")).await;
-        assert_eq!((status, &body["error"]["details"][1]["fieldViolations"][0]["field"]), (400, &json!("message.token")));
+        assert_eq!(
+            (status, &body["error"]["details"][1]["fieldViolations"][0]["field"]),
+            (400, &json!("message.token"))
+        );
 
         let large = json!({"message": {"token": "phone", "data": {"x": "x".repeat(4096)}}});
         let (status, body) = send(&sim, &client, &bearer, &large).await;
@@ -466,8 +659,15 @@ mod fcm {
         ];
         for message in wrong {
             let (status, body) = send(&sim, &client, &bearer, &message).await;
-            assert_eq!((status, &body["error"]["status"]), (400, &json!("INVALID_ARGUMENT")), "{message}");
-            assert!(body["error"]["details"][0]["fieldViolations"][0]["field"].is_string(), "{body}");
+            assert_eq!(
+                (status, &body["error"]["status"]),
+                (400, &json!("INVALID_ARGUMENT")),
+                "{message}"
+            );
+            assert!(
+                body["error"]["details"][0]["fieldViolations"][0]["field"].is_string(),
+                "{body}"
+            );
         }
 
         sim.google_expire_tokens();
@@ -486,7 +686,11 @@ mod fcm {
             (401, "THIRD_PARTY_AUTH_ERROR", "UNAUTHENTICATED"),
         ];
         for (status, reason, canonical) in cases {
-            let fault = FaultKind::Status { status, reason: Some(reason.to_owned()), retry_after: None };
+            let fault = FaultKind::Status {
+                status,
+                reason: Some(reason.to_owned()),
+                retry_after: None,
+            };
             sim.fcm().answer(Fault::new(fault).times(1));
             let (answered, body) = send(&sim, &client, &bearer, &trigger("phone")).await;
             assert_eq!((answered, &body["error"]["status"]), (status, &json!(canonical)));
@@ -494,34 +698,97 @@ mod fcm {
         }
         sim.fcm().answer(Fault::new(FaultKind::Reset).times(1));
         let url = format!("{}/v1/projects/reveille-sim/messages:send?alt=json", sim.fcm_url());
-        assert!(client.post(&url).bearer_auth(&bearer).json(&trigger("phone")).send().await.is_err());
-        assert_eq!(client.post(&url).bearer_auth(&bearer).json(&trigger("phone")).send().await.unwrap().status(), 200);
+        assert!(
+            client
+                .post(&url)
+                .bearer_auth(&bearer)
+                .json(&trigger("phone"))
+                .send()
+                .await
+                .is_err()
+        );
+        assert_eq!(
+            client
+                .post(&url)
+                .bearer_auth(&bearer)
+                .json(&trigger("phone"))
+                .send()
+                .await
+                .unwrap()
+                .status(),
+            200
+        );
     }
 }
 
 #[tokio::test]
 async fn the_control_api_takes_the_same_faults() {
     let any = "127.0.0.1:0".parse().unwrap();
-    let sim = Sim::start(SimConfig { control_listen: Some(any), ..SimConfig::default() }).await.unwrap();
+    let sim = Sim::start(SimConfig {
+        control_listen: Some(any),
+        ..SimConfig::default()
+    })
+    .await
+    .unwrap();
     let (control, http) = (sim.control_url().unwrap(), Client::new());
     let about: Value = http.get(&control).send().await.unwrap().json().await.unwrap();
     assert_eq!(about["apns_url"], sim.apns_url());
     for fault in about["faults"].as_array().unwrap() {
         let fault = json!({"provider": "fcm", "token": "nobody", "count": 1, "fault": fault});
-        let answer = http.post(format!("{control}/faults")).json(&fault).send().await.unwrap();
+        let answer = http
+            .post(format!("{control}/faults"))
+            .json(&fault)
+            .send()
+            .await
+            .unwrap();
         assert_eq!(answer.status(), StatusCode::CREATED, "{fault}");
     }
     assert_eq!(sim.fcm().queued().len(), about["faults"].as_array().unwrap().len());
     let fault = json!({"provider": "apns", "token": TOKEN, "count": 1, "fault": {"status": {"status": 410}}});
-    http.post(format!("{control}/faults")).json(&fault).send().await.unwrap();
+    http.post(format!("{control}/faults"))
+        .json(&fault)
+        .send()
+        .await
+        .unwrap();
     assert_eq!(ApnsCall::new(&sim).refused(&sim).await.0, 410);
-    let pushes: Value = http.get(format!("{control}/pushes?token={TOKEN}")).send().await.unwrap().json().await.unwrap();
-    assert_eq!((&pushes[0]["provider"], &pushes[0]["status"]), (&json!("apns"), &json!(410)));
-    let stats: Value = http.get(format!("{control}/stats")).send().await.unwrap().json().await.unwrap();
+    let pushes: Value = http
+        .get(format!("{control}/pushes?token={TOKEN}"))
+        .send()
+        .await
+        .unwrap()
+        .json()
+        .await
+        .unwrap();
+    assert_eq!(
+        (&pushes[0]["provider"], &pushes[0]["status"]),
+        (&json!("apns"), &json!(410))
+    );
+    let stats: Value = http
+        .get(format!("{control}/stats"))
+        .send()
+        .await
+        .unwrap()
+        .json()
+        .await
+        .unwrap();
     assert_eq!(stats["apns"]["received"], 1);
-    assert_eq!(http.delete(format!("{control}/faults")).send().await.unwrap().status(), StatusCode::NO_CONTENT);
-    assert_eq!(http.delete(format!("{control}/pushes")).send().await.unwrap().status(), StatusCode::NO_CONTENT);
+    assert_eq!(
+        http.delete(format!("{control}/faults")).send().await.unwrap().status(),
+        StatusCode::NO_CONTENT
+    );
+    assert_eq!(
+        http.delete(format!("{control}/pushes")).send().await.unwrap().status(),
+        StatusCode::NO_CONTENT
+    );
     assert_eq!((sim.fcm().queued().len(), sim.pushes().len()), (0, 0));
     let wrong = json!({"provider": "apns", "fault": {"explode": {}}});
-    assert_eq!(http.post(format!("{control}/faults")).json(&wrong).send().await.unwrap().status(), 422);
+    assert_eq!(
+        http.post(format!("{control}/faults"))
+            .json(&wrong)
+            .send()
+            .await
+            .unwrap()
+            .status(),
+        422
+    );
 }
