@@ -245,3 +245,69 @@ impl<Io: AsyncRead + Unpin> AsyncRead for Wire<Io> {
         Pin::new(&mut self.get_mut().io).poll_read(cx, buf)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+    use super::*;
+
+    fn frame(kind: u8, flags: u8, payload: &[u8]) -> Vec<u8> {
+        let header = FrameHeader {
+            payload_bytes: 0,
+            kind,
+            flags,
+            stream: [0, 0, 0, 1],
+        };
+        [header.with_length(payload.len()), payload.to_vec()].concat()
+    }
+
+    const WINDOW: [u8; 6] = [0, 4, 0, 0, 0xff, 0xff];
+    const ONE: [u8; 6] = [0, 3, 0, 0, 0, 1];
+    const MANY: [u8; 6] = [0, 3, 0, 0, 3, 0xe8];
+
+    #[tokio::test]
+    async fn only_settings_and_goaway_change_however_the_bytes_are_cut() {
+        let (data, ping, ack) = (
+            frame(0, 1, &[7; 40]),
+            frame(6, 0, &[1; 8]),
+            frame(TYPE_SETTINGS, FLAG_ACK, &[]),
+        );
+        let written = [
+            frame(TYPE_SETTINGS, 0, &[MANY, WINDOW].concat()),
+            ack.clone(),
+            data.clone(),
+            frame(TYPE_SETTINGS, 0, &WINDOW),
+            ping.clone(),
+            frame(TYPE_GOAWAY, 0, &[0; 8]),
+            data.clone(),
+        ]
+        .concat();
+        let expected = [
+            frame(TYPE_SETTINGS, 0, &[WINDOW, ONE].concat()),
+            ack,
+            data.clone(),
+            frame(TYPE_SETTINGS, 0, &[WINDOW, MANY].concat()),
+            ping,
+            frame(TYPE_GOAWAY, 0, b"\0\0\0\0\0\0\0\0bye"),
+            data,
+        ]
+        .concat();
+        for (cut, pipe) in [(1, 1), (3, 5), (9, 4), (10, 64), (49, 7), (1000, 3), (1000, 1000)] {
+            let (io, mut far) = tokio::io::duplex(pipe);
+            let farewell = Farewell::default();
+            farewell.say("bye");
+            let mut wire = Wire::new(io, Some(StreamLimits { first: 1, later: 1000 }), farewell);
+            let mut seen = Vec::new();
+            let write = async {
+                for piece in written.chunks(cut) {
+                    wire.write_all(piece).await.unwrap();
+                }
+                wire.shutdown().await.unwrap();
+            };
+            let ((), read) = tokio::join!(write, far.read_to_end(&mut seen));
+            read.unwrap();
+            assert_eq!(seen, expected, "cut {cut}, pipe {pipe}");
+        }
+    }
+}
