@@ -2,6 +2,12 @@
 //!
 //! They run as child processes from `tests/foreign`. Where their packages are missing these tests fail rather than skip: a check of
 //! the simulators that quietly does not run is none.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::disallowed_methods,
+    reason = "a test may fail, and has the time"
+)]
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
