@@ -95,7 +95,10 @@ impl SimClock {
 
 impl Default for SimClock {
     /// The system's clock.
-    #[allow(clippy::disallowed_methods, reason = "the providers have a clock of their own, which the relay's tests may replace")]
+    #[allow(
+        clippy::disallowed_methods,
+        reason = "the providers have a clock of their own, which the relay's tests may replace"
+    )]
     fn default() -> Self {
         Self::new(|| jiff::Timestamp::now().as_millisecond())
     }
