@@ -1,3 +1,4 @@
 //! The cli floor.
 
 pub mod init;
+pub mod sim;

@@ -11,3 +11,6 @@
 
 mod config;
 mod tidy;
+
+mod sim_foreign;
+mod sim_protocol;
