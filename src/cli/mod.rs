@@ -1,1 +1,2 @@
 //! The cli floor.
+pub mod sim;

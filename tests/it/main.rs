@@ -1,1 +1,4 @@
 //! Stories of use, black-box, in one binary.
+
+mod sim_foreign;
+mod sim_protocol;
