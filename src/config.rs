@@ -20,8 +20,8 @@ pub use settings::{Flags, SETTINGS, Setting};
 mod layers;
 mod settings;
 
-/// The least lease, in seconds: a call to a provider starts only with 20 s of it left (contract §8).
-pub const LEAST_LEASE_S: u32 = 21;
+/// The least lease, in seconds. Call timeout (15 s) and start margin (20 s) shrink with a lease under 45 s, contract §8.
+pub const LEAST_LEASE_S: u32 = 3;
 /// The greatest lease, in seconds. After a crash, wakes wait for their lease to end.
 pub const GREATEST_LEASE_S: u32 = 3600;
 /// The least length of an operator key, in characters.
@@ -89,28 +89,15 @@ pub enum ConfigError {
     /// A key in the configuration file holds another kind of value.
     #[error("`{key}` in {} must be a text, a number or a list of words, not of type {found}", path.display())]
     #[expect(missing_docs, reason = "the message says it")]
-    WrongType {
-        path: PathBuf,
-        key: String,
-        found: &'static str,
-    },
+    WrongType { path: PathBuf, key: String, found: &'static str },
     /// A value does not fit its setting.
     #[error("bad value for `{setting}` ({origin}), `{value}`: {why}")]
     #[expect(missing_docs, reason = "the message says it")]
-    Bad {
-        setting: &'static str,
-        origin: Origin,
-        value: String,
-        why: String,
-    },
+    Bad { setting: &'static str, origin: Origin, value: String, why: String },
     /// A secret is given twice in one place.
     #[error("both `{one}` and `{other}` are set ({origin}); set only one of them")]
     #[expect(missing_docs, reason = "the message says it")]
-    Both {
-        one: &'static str,
-        other: &'static str,
-        origin: Origin,
-    },
+    Both { one: &'static str, other: &'static str, origin: Origin },
     /// The relay cannot run without a master key.
     #[error(
         "there is no master key, so nothing could be stored encrypted. Make one with `reveille init`, or with \
@@ -125,10 +112,7 @@ impl Config {
     /// # Errors
     /// As [`Config::load`].
     pub fn of_process(flags: &Flags) -> Result<Self, ConfigError> {
-        #[expect(
-            clippy::disallowed_methods,
-            reason = "this is the one place that reads the environment"
-        )]
+        #[expect(clippy::disallowed_methods, reason = "this is the one place that reads the environment")]
         let env = |name: &str| std::env::var_os(name).map(|value| value.to_string_lossy().into_owned());
         Self::load(flags, env, Path::new(""))
     }
@@ -141,10 +125,7 @@ impl Config {
     pub fn load(flags: &Flags, env: impl Fn(&str) -> Option<String>, folder: &Path) -> Result<Self, ConfigError> {
         use settings as s;
         let layers = Layers::read(flags, env, folder)?;
-        let mut seen = Seen {
-            layers,
-            lines: Vec::new(),
-        };
+        let mut seen = Seen { layers, lines: Vec::new() };
         let listen = seen.required(s::LISTEN, "", address)?;
         Ok(Self {
             listen,
@@ -159,9 +140,7 @@ impl Config {
             roles: seen.required(s::ROLES, "", roles)?,
             lease_s: seen.required(s::LEASE_S, "", lease_s)?,
             log: seen.required(s::LOG, "", log_filter)?,
-            log_format: seen.required(s::LOG_FORMAT, "", |given| {
-                given.text.parse().map_err(|why| given.bad(why))
-            })?,
+            log_format: seen.required(s::LOG_FORMAT, "", |given| given.text.parse().map_err(|why| given.bad(why)))?,
             lines: seen.lines,
         })
     }
@@ -205,12 +184,7 @@ impl<E: Fn(&str) -> Option<String>> Seen<'_, E> {
         derived: &str,
         parse: impl Fn(&Given) -> Result<T, ConfigError>,
     ) -> Result<T, ConfigError> {
-        let fallback = || Given {
-            setting,
-            text: derived.to_owned(),
-            origin: Origin::Default,
-            folder: PathBuf::new(),
-        };
+        let fallback = || Given { setting, text: derived.to_owned(), origin: Origin::Default, folder: PathBuf::new() };
         let given = self.layers.find(setting).unwrap_or_else(fallback);
         let value = parse(&given)?;
         self.line(setting, Some(&given));
@@ -229,11 +203,7 @@ impl<E: Fn(&str) -> Option<String>> Seen<'_, E> {
         self.line(inline, from(inline));
         self.line(as_file, from(as_file));
         let Some(given) = given else { return Ok(None) };
-        let text = if given.setting.secret {
-            given.text.clone()
-        } else {
-            read(&given)?
-        };
+        let text = if given.setting.secret { given.text.clone() } else { read(&given)? };
         let secret = SecretString::from(text.trim());
         parse(&secret).map(Some).map_err(|why| given.bad(why))
     }
@@ -248,11 +218,7 @@ impl<E: Fn(&str) -> Option<String>> Seen<'_, E> {
                     _ => without_password(&given.text),
                 };
                 let number = text.parse::<u32>().is_ok();
-                let value = if number {
-                    text
-                } else {
-                    toml::Value::String(text).to_string()
-                };
+                let value = if number { text } else { toml::Value::String(text).to_string() };
                 format!("{} = {value}  # {}\n", setting.name, given.origin)
             }
         });
@@ -260,11 +226,7 @@ impl<E: Fn(&str) -> Option<String>> Seen<'_, E> {
 }
 
 fn names() -> String {
-    SETTINGS
-        .iter()
-        .map(|setting| setting.name)
-        .collect::<Vec<_>>()
-        .join(", ")
+    SETTINGS.iter().map(|setting| setting.name).collect::<Vec<_>>().join(", ")
 }
 
 fn address(given: &Given) -> Result<SocketAddr, ConfigError> {
@@ -298,10 +260,7 @@ fn has_extras(url: &Url) -> bool {
 
 /// A relative path counts from the folder of the file that says it, as all paths do.
 fn database_url(given: &Given) -> Result<String, ConfigError> {
-    if ["postgres:", "postgresql:"]
-        .iter()
-        .any(|scheme| given.text.starts_with(scheme))
-    {
+    if ["postgres:", "postgresql:"].iter().any(|scheme| given.text.starts_with(scheme)) {
         return Err(given.bad("this version speaks SQLite only; use sqlite:PATH"));
     }
     let Some(path) = given.text.strip_prefix("sqlite:") else {
@@ -351,9 +310,7 @@ fn read(given: &Given) -> Result<String, ConfigError> {
 
 fn roles(given: &Given) -> Result<BTreeSet<Role>, ConfigError> {
     let words = given.text.split(',').map(str::trim);
-    words
-        .map(|word| word.parse().map_err(|why: &str| given.bad(why)))
-        .collect()
+    words.map(|word| word.parse().map_err(|why: &str| given.bad(why))).collect()
 }
 
 impl FromStr for Role {
@@ -380,16 +337,9 @@ impl fmt::Display for Role {
 }
 
 fn lease_s(given: &Given) -> Result<u32, ConfigError> {
-    let seconds = given
-        .text
-        .parse()
-        .ok()
-        .filter(|seconds| (LEAST_LEASE_S..=GREATEST_LEASE_S).contains(seconds));
-    seconds.ok_or_else(|| {
-        given.bad(format!(
-            "it must be a number of seconds from {LEAST_LEASE_S} to {GREATEST_LEASE_S}"
-        ))
-    })
+    let seconds = given.text.parse().ok().filter(|seconds| (LEAST_LEASE_S..=GREATEST_LEASE_S).contains(seconds));
+    seconds
+        .ok_or_else(|| given.bad(format!("it must be a number of seconds from {LEAST_LEASE_S} to {GREATEST_LEASE_S}")))
 }
 
 fn log_filter(given: &Given) -> Result<String, ConfigError> {

@@ -76,15 +76,7 @@ impl Secrets {
         let mut nonce = [0; NONCE_BYTES];
         rand::rng().fill_bytes(&mut nonce);
         let cipher = XChaCha20Poly1305::new(&self.seal.into());
-        let sealed = cipher
-            .encrypt(
-                &XNonce::from(nonce),
-                Payload {
-                    msg: plain,
-                    aad: place.as_bytes(),
-                },
-            )
-            .ok()?;
+        let sealed = cipher.encrypt(&XNonce::from(nonce), Payload { msg: plain, aad: place.as_bytes() }).ok()?;
         Some([nonce.as_slice(), &sealed].concat())
     }
 
@@ -92,15 +84,7 @@ impl Secrets {
     pub fn open(&self, place: &str, sealed: &[u8]) -> Option<SecretBox<Vec<u8>>> {
         let (nonce, sealed) = sealed.split_first_chunk::<NONCE_BYTES>()?;
         let cipher = XChaCha20Poly1305::new(&self.seal.into());
-        let plain = cipher
-            .decrypt(
-                &XNonce::from(*nonce),
-                Payload {
-                    msg: sealed,
-                    aad: place.as_bytes(),
-                },
-            )
-            .ok()?;
+        let plain = cipher.decrypt(&XNonce::from(*nonce), Payload { msg: sealed, aad: place.as_bytes() }).ok()?;
         Some(SecretBox::new(Box::new(plain)))
     }
 
@@ -133,6 +117,16 @@ pub fn hash(secret: &str) -> String {
     hex(&Sha256::digest(secret.as_bytes()))
 }
 
+/// SHA-256 in hex over several parts, each told from the next.
+pub fn hash_all(parts: &[&[u8]]) -> String {
+    let mut digest = Sha256::new();
+    for part in parts {
+        digest.update((part.len() as u64).to_be_bytes());
+        digest.update(part);
+    }
+    hex(&digest.finalize())
+}
+
 /// Whether two secrets are equal, in constant time.
 pub fn same(a: &str, b: &str) -> bool {
     Sha256::digest(a.as_bytes()).ct_eq(&Sha256::digest(b.as_bytes())).into()
@@ -145,13 +139,11 @@ pub fn fingerprint(secret: &str) -> String {
 
 /// Lower-case hexadecimal.
 pub fn hex(bytes: &[u8]) -> String {
-    bytes
-        .iter()
-        .fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
-            text.push(char::from_digit(u32::from(byte >> 4), 16).unwrap_or('0'));
-            text.push(char::from_digit(u32::from(byte & 15), 16).unwrap_or('0'));
-            text
-        })
+    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
+        text.push(char::from_digit(u32::from(byte >> 4), 16).unwrap_or('0'));
+        text.push(char::from_digit(u32::from(byte & 15), 16).unwrap_or('0'));
+        text
+    })
 }
 
 #[cfg(test)]
@@ -175,10 +167,7 @@ mod tests {
     #[test]
     fn what_is_sealed_opens_in_its_own_row_only() {
         let sealed = secrets(1).seal("app_1/fcm/default", b"key").unwrap();
-        assert_eq!(
-            secrets(1).open("app_1/fcm/default", &sealed).unwrap().expose_secret(),
-            b"key"
-        );
+        assert_eq!(secrets(1).open("app_1/fcm/default", &sealed).unwrap().expose_secret(), b"key");
         assert!(secrets(1).open("app_2/fcm/default", &sealed).is_none());
         assert!(secrets(2).open("app_1/fcm/default", &sealed).is_none());
         assert!(secrets(1).open("app_1/fcm/default", &sealed[..10]).is_none());

@@ -31,12 +31,8 @@ impl FromStr for LogFormat {
 /// # Errors
 /// A filter that does not parse, or a log that was started before.
 pub fn init(filter: &str, format: LogFormat) -> anyhow::Result<()> {
-    let filter = EnvFilter::builder()
-        .parse(filter)
-        .with_context(|| format!("bad log filter `{filter}`"))?;
-    let log = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr);
+    let filter = EnvFilter::builder().parse(filter).with_context(|| format!("bad log filter `{filter}`"))?;
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     let started = match format {
         LogFormat::Text => log.with_ansi(std::io::stderr().is_terminal()).try_init(),
         LogFormat::Json => log.json().flatten_event(true).try_init(),
@@ -51,10 +47,7 @@ mod tests {
     #[test]
     fn a_bad_filter_is_named() {
         let error = init("reveille=loudly", LogFormat::Text).unwrap_err();
-        assert!(
-            format!("{error:#}").starts_with("bad log filter `reveille=loudly`: "),
-            "{error:#}"
-        );
+        assert!(format!("{error:#}").starts_with("bad log filter `reveille=loudly`: "), "{error:#}");
     }
 
     #[test]

@@ -1,5 +1,5 @@
 //! `reveille init`: a configuration file, a master key and an operator key, all for their owner's eyes only.
-#![expect(clippy::disallowed_macros, reason = "a command answers on stdout")]
+#![allow(clippy::disallowed_macros, reason = "a command answers on stdout")]
 
 use std::{
     fs::{self, OpenOptions},
@@ -36,20 +36,13 @@ pub fn run(args: InitArgs) -> anyhow::Result<()> {
     let operator_key = create(&args.dir)?;
     let file = args.dir.join(FILE_NAME);
     let here = args.dir == Path::new(".");
-    let option = if here {
-        String::new()
-    } else {
-        format!(" --config {}", file.display())
-    };
+    let option = if here { String::new() } else { format!(" --config {}", file.display()) };
     println!("Made {}: the configuration, every setting explained", file.display());
     println!(
         "Made {}: encrypts what is stored; keep a copy, no backup opens without it",
         args.dir.join(MASTER_KEY_FILE).display()
     );
-    println!(
-        "Made {}: makes apps and app keys",
-        args.dir.join(OPERATOR_KEY_FILE).display()
-    );
+    println!("Made {}: makes apps and app keys", args.dir.join(OPERATOR_KEY_FILE).display());
     println!("\nThe operator key, shown this once:\n  {operator_key}");
     println!("\nNext:\n  reveille serve{option}");
     Ok(())
@@ -60,10 +53,7 @@ fn create(folder: &Path) -> anyhow::Result<String> {
     let operator_key = format!("ro_{}", BASE64_URL_SAFE_NO_PAD.encode(random_key()?));
     let files = [
         (folder.join(FILE_NAME), template()),
-        (
-            folder.join(MASTER_KEY_FILE),
-            BASE64_STANDARD.encode(random_key()?) + "\n",
-        ),
+        (folder.join(MASTER_KEY_FILE), BASE64_STANDARD.encode(random_key()?) + "\n"),
         (folder.join(OPERATOR_KEY_FILE), format!("{operator_key}\n")),
     ];
     for (path, _) in &files {
@@ -78,11 +68,7 @@ fn create(folder: &Path) -> anyhow::Result<String> {
     for (at, (path, text)) in files.iter().enumerate() {
         if let Err(error) = write_new(path, text) {
             // A file that another process made meanwhile is not ours to remove.
-            let ours = if error.kind() == ErrorKind::AlreadyExists {
-                at
-            } else {
-                at + 1
-            };
+            let ours = if error.kind() == ErrorKind::AlreadyExists { at } else { at + 1 };
             for (made, _) in &files[..ours] {
                 let _ = fs::remove_file(made);
             }
@@ -101,9 +87,7 @@ fn write_new(path: &Path, text: &str) -> std::io::Result<()> {
 
 fn random_key() -> anyhow::Result<[u8; 32]> {
     let mut bytes = [0; 32];
-    SysRng
-        .try_fill_bytes(&mut bytes)
-        .context("the system gives no random numbers")?;
+    SysRng.try_fill_bytes(&mut bytes).context("the system gives no random numbers")?;
     Ok(bytes)
 }
 
@@ -134,10 +118,7 @@ mod tests {
     use crate::config::{Config, Flags};
 
     fn load(folder: &Path) -> Config {
-        let flags = Flags {
-            config: Some(folder.join(FILE_NAME)),
-            ..Flags::default()
-        };
+        let flags = Flags { config: Some(folder.join(FILE_NAME)), ..Flags::default() };
         Config::load(&flags, |_| None, Path::new("")).unwrap()
     }
 
@@ -156,10 +137,7 @@ mod tests {
         let (one, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         assert_ne!(create(one.path()).unwrap(), create(other.path()).unwrap());
         let (one, other) = (load(one.path()), load(other.path()));
-        assert_ne!(
-            one.master_key.unwrap().expose_secret(),
-            other.master_key.unwrap().expose_secret()
-        );
+        assert_ne!(one.master_key.unwrap().expose_secret(), other.master_key.unwrap().expose_secret());
     }
 
     #[test]
@@ -190,11 +168,7 @@ mod tests {
         let text = template();
         for setting in SETTINGS {
             assert!(text.contains(&format!("{} = ", setting.name)), "{}", setting.name);
-            assert!(
-                text.contains(setting.env) && text.contains(setting.about),
-                "{}",
-                setting.name
-            );
+            assert!(text.contains(setting.env) && text.contains(setting.about), "{}", setting.name);
         }
     }
 }

@@ -1,4 +1,54 @@
-//! The cli floor.
+//! The commands.
+#![allow(clippy::disallowed_macros, reason = "a command speaks on stdout")]
 
 pub mod init;
+mod serve;
 pub mod sim;
+
+use clap::{Parser, Subcommand};
+
+use crate::config::{Config, Flags};
+
+/// A push relay for mobile backends: it wakes the app; the app asks for the truth.
+#[derive(Debug, Parser)]
+#[command(name = "reveille", version, about)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Make a configuration file, a master key and an operator key
+    Init(init::InitArgs),
+    /// Run the relay
+    Serve(serve::ServeArgs),
+    /// Run simulators of APNs, FCM and Google's token endpoint
+    Sim(sim::SimArgs),
+}
+
+/// Reads the command line and does what it says.
+pub fn run() -> anyhow::Result<()> {
+    let cli = Cli::parse();
+    let runtime = || tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    match cli.command {
+        Command::Init(args) => init::run(args),
+        Command::Serve(args) => runtime()?.block_on(serve::run(args)),
+        Command::Sim(args) => runtime()?.block_on(sim::run(args)),
+    }
+}
+
+/// Waits for Ctrl-C or SIGTERM.
+async fn asked_to_stop() -> anyhow::Result<()> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut terminate = signal(SignalKind::terminate())?;
+    tokio::select! {
+        interrupt = tokio::signal::ctrl_c() => interrupt?,
+        _ = terminate.recv() => {}
+    }
+    Ok(())
+}
+
+fn load(flags: &Flags) -> anyhow::Result<Config> {
+    Ok(Config::of_process(flags)?)
+}

@@ -3,8 +3,6 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use anyhow::Context as _;
-
 use crate::sim::{Sim, SimConfig};
 
 /// Simulates APNs, FCM and Google's token endpoint on this machine.
@@ -34,7 +32,6 @@ pub struct SimArgs {
 ///
 /// # Errors
 /// When a port is taken or the folder cannot be written.
-#[allow(clippy::disallowed_macros, reason = "a command speaks on stdout")]
 pub async fn run(args: SimArgs) -> anyhow::Result<()> {
     let config = SimConfig {
         apns_listen: args.apns_listen,
@@ -58,17 +55,7 @@ pub async fn run(args: SimArgs) -> anyhow::Result<()> {
         "Let something go wrong:    curl {control}/faults --json '{{\"provider\":\"fcm\",\"count\":3,\"fault\":\"lost\"}}'"
     );
     println!("Ctrl-C ends them.");
-    interrupted().await?;
+    super::asked_to_stop().await?;
     sim.stop().await;
     Ok(())
-}
-
-async fn interrupted() -> anyhow::Result<()> {
-    use tokio::signal::unix::{SignalKind, signal};
-
-    let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
-    tokio::select! {
-        interrupt = tokio::signal::ctrl_c() => interrupt.context("cannot listen for Ctrl-C"),
-        _ = terminate.recv() => Ok(()),
-    }
 }

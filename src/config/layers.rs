@@ -53,11 +53,7 @@ impl Given {
         ConfigError::Bad {
             setting: self.setting.name,
             origin: self.origin.clone(),
-            value: if self.setting.secret {
-                "***".to_owned()
-            } else {
-                without_password(&self.text)
-            },
+            value: if self.setting.secret { "***".to_owned() } else { without_password(&self.text) },
             why: why.into(),
         }
     }
@@ -89,24 +85,14 @@ impl<'a, E: Fn(&str) -> Option<String>> Layers<'a, E> {
             Err(error) if named.is_none() && error.kind() == std::io::ErrorKind::NotFound => None,
             Err(source) => return Err(ConfigError::Unreadable { path, source }),
         };
-        Ok(Self {
-            flags,
-            env,
-            file,
-            folder,
-        })
+        Ok(Self { flags, env, file, folder })
     }
 
     /// The strongest layer's value, or the default.
     pub fn find(&self, setting: Setting) -> Option<Given> {
         let default = || {
             let text = setting.default?.to_owned();
-            Some(Given {
-                setting,
-                text,
-                origin: Origin::Default,
-                folder: self.folder.to_owned(),
-            })
+            Some(Given { setting, text, origin: Origin::Default, folder: self.folder.to_owned() })
         };
         self.by_strength(setting).into_iter().flatten().next().or_else(default)
     }
@@ -116,11 +102,7 @@ impl<'a, E: Fn(&str) -> Option<String>> Layers<'a, E> {
         for pair in self.by_strength(inline).into_iter().zip(self.by_strength(as_file)) {
             match pair {
                 (Some(_), Some(file)) => {
-                    return Err(ConfigError::Both {
-                        one: inline.name,
-                        other: as_file.name,
-                        origin: file.origin,
-                    });
+                    return Err(ConfigError::Both { one: inline.name, other: as_file.name, origin: file.origin });
                 }
                 (Some(given), None) | (None, Some(given)) => return Ok(Some(given)),
                 (None, None) => {}
@@ -145,8 +127,7 @@ impl<'a, E: Fn(&str) -> Option<String>> Layers<'a, E> {
         let variable = variable.map(|text| given(&text, Origin::Environment(setting.env), self.folder));
         let file = self.file.as_ref().and_then(|(path, keys)| {
             let folder = path.parent().unwrap_or(Path::new(""));
-            keys.get(setting.name)
-                .map(|text| given(text, Origin::File(path.clone()), folder))
+            keys.get(setting.name).map(|text| given(text, Origin::File(path.clone()), folder))
         });
         [flag, variable, file]
     }
@@ -166,11 +147,7 @@ pub(super) fn without_password(text: &str) -> String {
 
 /// The keys of a configuration file as texts. Numbers become their digits, lists of words a comma list.
 fn parse(path: &Path, text: &str) -> Result<BTreeMap<&'static str, String>, ConfigError> {
-    let not_toml = |line: usize, what: String| ConfigError::NotToml {
-        path: path.to_owned(),
-        line,
-        what,
-    };
+    let not_toml = |line: usize, what: String| ConfigError::NotToml { path: path.to_owned(), line, what };
     let table = text.parse::<toml::Table>().map_err(|error| {
         // Only its message: the error's own display quotes the line, which may hold a secret.
         let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
@@ -179,17 +156,10 @@ fn parse(path: &Path, text: &str) -> Result<BTreeMap<&'static str, String>, Conf
     let mut keys = BTreeMap::new();
     for (key, value) in table {
         let Some(setting) = SETTINGS.iter().find(|setting| setting.name == key) else {
-            return Err(ConfigError::UnknownKey {
-                path: path.to_owned(),
-                key,
-            });
+            return Err(ConfigError::UnknownKey { path: path.to_owned(), key });
         };
         let Some(text) = scalar(&value).or_else(|| words(&value)) else {
-            return Err(ConfigError::WrongType {
-                path: path.to_owned(),
-                key,
-                found: value.type_str(),
-            });
+            return Err(ConfigError::WrongType { path: path.to_owned(), key, found: value.type_str() });
         };
         keys.insert(setting.name, text);
     }

@@ -18,12 +18,7 @@ pub struct Setting {
 }
 
 /// Where the API listens.
-pub const LISTEN: Setting = plain(
-    "listen",
-    "REVEILLE_LISTEN",
-    Some("127.0.0.1:8080"),
-    "Address and port of the API",
-);
+pub const LISTEN: Setting = plain("listen", "REVEILLE_LISTEN", Some("127.0.0.1:8080"), "Address and port of the API");
 /// Where metrics and readiness detail are served without a key.
 pub const ADMIN_LISTEN: Setting = plain(
     "admin_listen",
@@ -39,12 +34,8 @@ pub const PUBLIC_URL: Setting = plain(
     "The URL under which phones reach the relay; when not set, `http://` and the value of `listen`",
 );
 /// Where the data lies.
-pub const DATABASE_URL: Setting = plain(
-    "database_url",
-    "REVEILLE_DATABASE_URL",
-    Some("sqlite:reveille.db"),
-    "The database, as `sqlite:PATH`",
-);
+pub const DATABASE_URL: Setting =
+    plain("database_url", "REVEILLE_DATABASE_URL", Some("sqlite:reveille.db"), "The database, as `sqlite:PATH`");
 /// The key that encrypts stored credentials, inline.
 pub const MASTER_KEY: Setting = Setting {
     secret: true,
@@ -80,12 +71,8 @@ pub const OPERATOR_KEY_FILE: Setting = plain(
     "A file that holds the operator key, instead of the key itself",
 );
 /// Another APNs than Apple's.
-pub const APNS_URL: Setting = plain(
-    "apns_url",
-    "REVEILLE_APNS_URL",
-    None,
-    "`https://host:port` to call instead of Apple's push servers",
-);
+pub const APNS_URL: Setting =
+    plain("apns_url", "REVEILLE_APNS_URL", None, "`https://host:port` to call instead of Apple's push servers");
 /// Another FCM than Google's.
 pub const FCM_URL: Setting = plain(
     "fcm_url",
@@ -112,7 +99,7 @@ pub const LEASE_S: Setting = plain(
     "lease_s",
     "REVEILLE_LEASE_S",
     Some("45"),
-    "Seconds a claimed wake belongs to one process, 21 to 3600: a call starts only with 20 s of lease left",
+    "Seconds a claimed wake belongs to one process, 3 to 3600; after a crash its calls are repeated when it ends",
 );
 /// What is logged.
 pub const LOG: Setting = plain(
@@ -122,12 +109,8 @@ pub const LOG: Setting = plain(
     "What is logged to stderr: a level, or a filter such as `info,reveille=debug`",
 );
 /// How it is logged.
-pub const LOG_FORMAT: Setting = plain(
-    "log_format",
-    "REVEILLE_LOG_FORMAT",
-    Some("text"),
-    "How it is logged: `text` or `json`",
-);
+pub const LOG_FORMAT: Setting =
+    plain("log_format", "REVEILLE_LOG_FORMAT", Some("text"), "How it is logged: `text` or `json`");
 
 /// All settings, in the order in which they are shown.
 pub const SETTINGS: &[Setting] = &[
@@ -207,11 +190,5 @@ impl Flags {
 }
 
 const fn plain(name: &'static str, env: &'static str, default: Option<&'static str>, about: &'static str) -> Setting {
-    Setting {
-        name,
-        env,
-        default,
-        about,
-        secret: false,
-    }
+    Setting { name, env, default, about, secret: false }
 }

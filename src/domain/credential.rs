@@ -73,10 +73,7 @@ impl ApnsDraft {
         let mut errors = Vec::new();
         for (pointer, value) in [("/team_id", &self.team_id), ("/key_id", &self.key_id)] {
             if value.len() != 10 || !value.bytes().all(|b| b.is_ascii_alphanumeric()) {
-                errors.push(Invalid::new(
-                    pointer,
-                    format!("must be Apple's 10 letters and digits, is {value:?}"),
-                ));
+                errors.push(Invalid::new(pointer, format!("must be Apple's 10 letters and digits, is {value:?}")));
             }
         }
         let topics = one_or_many("topic", self.topic, self.topics, &mut errors);
@@ -107,10 +104,7 @@ fn one_or_many<T: Clone + PartialEq>(
         (Some(one), None) => vec![one],
         (None, Some(many)) if !many.is_empty() => many,
         _ => {
-            errors.push(Invalid::new(
-                format!("/{name}"),
-                format!("give either \"{name}\" or a non-empty \"{name}s\""),
-            ));
+            errors.push(Invalid::new(format!("/{name}"), format!("give either \"{name}\" or a non-empty \"{name}s\"")));
             Vec::new()
         }
     }
@@ -128,22 +122,13 @@ impl Credential {
                 let file: FcmCredential = read(json)?;
                 let mut errors = Vec::new();
                 if file.kind != "service_account" {
-                    errors.push(Invalid::new(
-                        "/type",
-                        format!("must be \"service_account\", is {:?}", file.kind),
-                    ));
+                    errors.push(Invalid::new("/type", format!("must be \"service_account\", is {:?}", file.kind)));
                 }
                 if any_token_uri == AnyTokenUri::No && file.token_uri.as_str() != GOOGLE_TOKEN_URI {
-                    errors.push(Invalid::new(
-                        "/token_uri",
-                        format!("must be {GOOGLE_TOKEN_URI}, is {}", file.token_uri),
-                    ));
+                    errors
+                        .push(Invalid::new("/token_uri", format!("must be {GOOGLE_TOKEN_URI}, is {}", file.token_uri)));
                 }
-                if errors.is_empty() {
-                    Ok(Self::Fcm(file))
-                } else {
-                    Err(CredentialError::Values(errors))
-                }
+                if errors.is_empty() { Ok(Self::Fcm(file)) } else { Err(CredentialError::Values(errors)) }
             }
         }
     }
@@ -165,10 +150,9 @@ impl Credential {
                 topics: c.topics.clone(),
                 environments: c.environments.clone(),
             },
-            Self::Fcm(c) => CredentialScope::Fcm {
-                project_id: c.project_id.clone(),
-                client_email: c.client_email.clone(),
-            },
+            Self::Fcm(c) => {
+                CredentialScope::Fcm { project_id: c.project_id.clone(), client_email: c.client_email.clone() }
+            }
         }
     }
 }
@@ -201,16 +185,8 @@ pub enum CredentialError {
 #[serde(untagged)]
 #[expect(missing_docs, reason = "the same fields as in the credentials above")]
 pub enum CredentialScope {
-    Apns {
-        team_id: String,
-        key_id: String,
-        topics: Vec<String>,
-        environments: Vec<Environment>,
-    },
-    Fcm {
-        project_id: String,
-        client_email: String,
-    },
+    Apns { team_id: String, key_id: String, topics: Vec<String>, environments: Vec<Environment> },
+    Fcm { project_id: String, client_email: String },
 }
 
 impl CredentialScope {
@@ -218,28 +194,16 @@ impl CredentialScope {
     pub fn overlap(&self, other: &Self) -> Option<String> {
         match (self, other) {
             (
-                Self::Apns {
-                    topics, environments, ..
-                },
-                Self::Apns {
-                    topics: topics2,
-                    environments: environments2,
-                    ..
-                },
+                Self::Apns { topics, environments, .. },
+                Self::Apns { topics: topics2, environments: environments2, .. },
             ) => {
                 let topic = topics.iter().find(|topic| topics2.contains(topic))?;
-                let environment = environments
-                    .iter()
-                    .find(|environment| environments2.contains(environment))?;
+                let environment = environments.iter().find(|environment| environments2.contains(environment))?;
                 Some(format!("topic {topic:?} in {environment:?}").to_lowercase())
             }
-            (
-                Self::Fcm { project_id, .. },
-                Self::Fcm {
-                    project_id: project_id2,
-                    ..
-                },
-            ) => (project_id == project_id2).then(|| format!("project {project_id:?}")),
+            (Self::Fcm { project_id, .. }, Self::Fcm { project_id: project_id2, .. }) => {
+                (project_id == project_id2).then(|| format!("project {project_id:?}"))
+            }
             _ => None,
         }
     }
@@ -256,12 +220,8 @@ pub fn pick<'a>(
     let mut fits: Vec<(usize, &str, String)> = Vec::new();
     for (index, (name, scope)) in candidates.into_iter().enumerate() {
         match scope {
-            CredentialScope::Apns {
-                topics, environments, ..
-            } if environments.contains(&environment) => {
-                let serves = topics
-                    .iter()
-                    .filter(|served| topic.is_none_or(|wanted| wanted == *served));
+            CredentialScope::Apns { topics, environments, .. } if environments.contains(&environment) => {
+                let serves = topics.iter().filter(|served| topic.is_none_or(|wanted| wanted == *served));
                 fits.extend(serves.map(|served| (index, name, served.clone())));
             }
             CredentialScope::Fcm { project_id, .. } if topic.is_none_or(|wanted| wanted == project_id) => {
@@ -306,9 +266,6 @@ mod tests {
         assert_eq!(index(None, Environment::Production), Some(0));
         assert_eq!(index(None, Environment::Sandbox), None);
         assert!(shop.overlap(&shop_dev).is_none());
-        assert!(
-            news.overlap(&apns(&["com.example.news"], &[Environment::Sandbox]))
-                .is_some()
-        );
+        assert!(news.overlap(&apns(&["com.example.news"], &[Environment::Sandbox])).is_some());
     }
 }

@@ -169,12 +169,7 @@ impl RegistrationDraft {
     pub fn check(self) -> Result<Registration, Vec<Invalid>> {
         use secrecy::ExposeSecret;
         let mut errors = Vec::new();
-        check_text(
-            "/installation_id",
-            &self.installation_id,
-            limits::SHORT_TEXT_CHARS,
-            &mut errors,
-        );
+        check_text("/installation_id", &self.installation_id, limits::SHORT_TEXT_CHARS, &mut errors);
         check_token("/token", self.transport, self.token.expose_secret(), &mut errors);
         if let Given::Value(user) = &self.user {
             check_user("/user", user, &mut errors);
@@ -190,17 +185,11 @@ impl RegistrationDraft {
             Transport::Fcm => Platform::Android,
         });
         if self.transport == Transport::Apns && platform != Platform::Ios {
-            errors.push(Invalid::new(
-                "/platform",
-                "transport \"apns\" reaches platform \"ios\" only",
-            ));
+            errors.push(Invalid::new("/platform", "transport \"apns\" reaches platform \"ios\" only"));
         }
-        for (pointer, value) in [
-            ("/topic", &self.topic),
-            ("/app_version", &self.app_version),
-            ("/os", &self.os),
-            ("/locale", &self.locale),
-        ] {
+        for (pointer, value) in
+            [("/topic", &self.topic), ("/app_version", &self.app_version), ("/os", &self.os), ("/locale", &self.locale)]
+        {
             if let Some(value) = value {
                 check_text(pointer, value, limits::SHORT_TEXT_CHARS, &mut errors);
             }
@@ -269,12 +258,9 @@ impl DevicePatch {
         if transport == Transport::Fcm && self.environment.is_some() {
             errors.push(Invalid::new("/environment", "is for transport \"apns\" only"));
         }
-        for (pointer, value) in [
-            ("/topic", &self.topic),
-            ("/app_version", &self.app_version),
-            ("/os", &self.os),
-            ("/locale", &self.locale),
-        ] {
+        for (pointer, value) in
+            [("/topic", &self.topic), ("/app_version", &self.app_version), ("/os", &self.os), ("/locale", &self.locale)]
+        {
             if let Given::Value(value) = value {
                 check_text(pointer, value, limits::SHORT_TEXT_CHARS, &mut errors);
             }
@@ -291,15 +277,9 @@ impl DevicePatch {
 fn check_user(pointer: &str, user: &str, errors: &mut Vec<Invalid>) {
     let chars = user.chars().count();
     if chars == 0 || chars > limits::USER_CHARS {
-        errors.push(Invalid::new(
-            pointer,
-            format!("must have 1 to {} characters, has {chars}", limits::USER_CHARS),
-        ));
+        errors.push(Invalid::new(pointer, format!("must have 1 to {} characters, has {chars}", limits::USER_CHARS)));
     } else if let Err(detail) = FeedName::of_user(user) {
-        errors.push(Invalid::new(
-            pointer,
-            format!("must be able to follow \"user:\" in a feed's name: {detail}"),
-        ));
+        errors.push(Invalid::new(pointer, format!("must be able to follow \"user:\" in a feed's name: {detail}")));
     }
 }
 
@@ -319,11 +299,8 @@ fn check_token(pointer: &str, transport: Transport, token: &str, errors: &mut Ve
 
 fn check_feeds(names: &[String], errors: &mut Vec<Invalid>) -> Vec<FeedName> {
     if names.len() > limits::EXPLICIT_FEEDS {
-        let detail = format!(
-            "a device follows at most {} feeds explicitly, here are {}",
-            limits::EXPLICIT_FEEDS,
-            names.len()
-        );
+        let detail =
+            format!("a device follows at most {} feeds explicitly, here are {}", limits::EXPLICIT_FEEDS, names.len());
         errors.push(Invalid::new("/feeds", detail));
         return Vec::new();
     }
@@ -343,8 +320,6 @@ pub fn followable(name: &str) -> Result<FeedName, String> {
     let feed = FeedName::parse(name)?;
     match feed.kind() {
         FeedKind::Plain | FeedKind::Relay => Ok(feed),
-        FeedKind::Own => Err(format!(
-            "{name:?} follows from registration and cannot be followed or left by request"
-        )),
+        FeedKind::Own => Err(format!("{name:?} follows from registration and cannot be followed or left by request")),
     }
 }

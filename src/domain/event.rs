@@ -89,14 +89,9 @@ pub enum InterruptionLevel {
 
 impl Alert {
     fn check(&self, errors: &mut Vec<Invalid>) {
-        let shows_text = [&self.title, &self.body, &self.title_loc_key, &self.loc_key]
-            .into_iter()
-            .any(Option::is_some);
+        let shows_text = [&self.title, &self.body, &self.title_loc_key, &self.loc_key].into_iter().any(Option::is_some);
         if !shows_text {
-            errors.push(Invalid::new(
-                "/wake/alert",
-                "needs a title, body, title_loc_key or loc_key",
-            ));
+            errors.push(Invalid::new("/wake/alert", "needs a title, body, title_loc_key or loc_key"));
         }
     }
 }
@@ -146,11 +141,7 @@ const fn default_ttl_s() -> u32 {
 
 impl Default for WakeSpec {
     fn default() -> Self {
-        Self {
-            class: WakeClass::Background,
-            ttl_s: default_ttl_s(),
-            alert: None,
-        }
+        Self { class: WakeClass::Background, ttl_s: default_ttl_s(), alert: None }
     }
 }
 
@@ -202,10 +193,7 @@ impl EventDraft {
         let feed = feed.map_err(|detail| errors.push(Invalid::new("/feed", detail))).ok();
         check_text("/type", &self.kind, limits::SHORT_TEXT_CHARS, &mut errors);
         if self.kind.starts_with("reveille.") {
-            errors.push(Invalid::new(
-                "/type",
-                "types that start with \"reveille.\" are the relay's own",
-            ));
+            errors.push(Invalid::new("/type", "types that start with \"reveille.\" are the relay's own"));
         }
         if let Some(key) = &self.key {
             check_text("/key", key, limits::KEY_CHARS, &mut errors);
@@ -220,11 +208,7 @@ impl EventDraft {
         if let Some(data) = &data
             && data.get().len() > limits::DATA_BYTES
         {
-            let detail = format!(
-                "must be at most {} bytes of JSON, is {}",
-                limits::DATA_BYTES,
-                data.get().len()
-            );
+            let detail = format!("must be at most {} bytes of JSON, is {}", limits::DATA_BYTES, data.get().len());
             errors.push(Invalid::too_large("/data", detail));
         }
         let occurred_at = self.occurred_at.map(|text| text.parse::<Timestamp>());
@@ -250,10 +234,7 @@ impl EventDraft {
 
 fn check_href(href: &str, errors: &mut Vec<Invalid>) {
     if href.len() > limits::HREF_BYTES {
-        errors.push(Invalid::new(
-            "/href",
-            format!("must be at most {} bytes, is {}", limits::HREF_BYTES, href.len()),
-        ));
+        errors.push(Invalid::new("/href", format!("must be at most {} bytes, is {}", limits::HREF_BYTES, href.len())));
     } else if url::Url::parse(href).is_err() {
         errors.push(Invalid::new("/href", "must be an absolute URL"));
     }
@@ -261,10 +242,7 @@ fn check_href(href: &str, errors: &mut Vec<Invalid>) {
 
 fn check_wake(wake: &WakeSpec, errors: &mut Vec<Invalid>) {
     if wake.ttl_s == 0 || wake.ttl_s > limits::TTL_S {
-        errors.push(Invalid::new(
-            "/wake/ttl_s",
-            format!("must be 1 to {} seconds, is {}", limits::TTL_S, wake.ttl_s),
-        ));
+        errors.push(Invalid::new("/wake/ttl_s", format!("must be 1 to {} seconds, is {}", limits::TTL_S, wake.ttl_s)));
     }
     match (wake.class, &wake.alert) {
         (WakeClass::Alert, None) => errors.push(Invalid::new("/wake/alert", "class \"alert\" needs an alert")),

@@ -28,21 +28,15 @@ impl FeedName {
     pub fn parse(name: &str) -> Result<Self, String> {
         let chars = name.chars().count();
         if chars == 0 || chars > Self::MAX_CHARS {
-            return Err(format!(
-                "a feed name has 1 to {} characters, this one has {chars}",
-                Self::MAX_CHARS
-            ));
+            return Err(format!("a feed name has 1 to {} characters, this one has {chars}", Self::MAX_CHARS));
         }
         if !name.starts_with(|c: char| c.is_ascii_alphanumeric()) {
             return Err(format!("a feed name starts with a letter or digit, {name:?} does not"));
         }
-        match name
-            .chars()
-            .find(|c| !c.is_ascii_alphanumeric() && !"._:~@|+=-".contains(*c))
-        {
-            Some(other) => Err(format!(
-                "a feed name is made of A-Z a-z 0-9 . _ : ~ @ | + = -, {other:?} is none of them"
-            )),
+        match name.chars().find(|c| !c.is_ascii_alphanumeric() && !"._:~@|+=-".contains(*c)) {
+            Some(other) => {
+                Err(format!("a feed name is made of A-Z a-z 0-9 . _ : ~ @ | + = -, {other:?} is none of them"))
+            }
             None => Ok(Self(name.to_owned())),
         }
     }

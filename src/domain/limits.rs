@@ -64,8 +64,5 @@ pub const TABLE: &[(&str, u64)] = &[
     ("credentials_per_app", CREDENTIALS as u64),
     ("polls_per_minute", POLLS_PER_MINUTE as u64),
     ("polls_burst", POLLS_BURST as u64),
-    (
-        "failed_authentications_per_minute",
-        FAILED_AUTHENTICATIONS_PER_MINUTE as u64,
-    ),
+    ("failed_authentications_per_minute", FAILED_AUTHENTICATIONS_PER_MINUTE as u64),
 ];

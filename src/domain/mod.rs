@@ -37,19 +37,12 @@ pub enum InvalidKind {
 impl Invalid {
     /// A value that is not allowed at `pointer`.
     pub fn new(pointer: impl Into<String>, detail: impl Into<String>) -> Self {
-        Self {
-            pointer: pointer.into(),
-            detail: detail.into(),
-            kind: InvalidKind::Value,
-        }
+        Self { pointer: pointer.into(), detail: detail.into(), kind: InvalidKind::Value }
     }
 
     /// A value that exceeds its size limit at `pointer`.
     pub fn too_large(pointer: impl Into<String>, detail: impl Into<String>) -> Self {
-        Self {
-            kind: InvalidKind::TooLarge,
-            ..Self::new(pointer, detail)
-        }
+        Self { kind: InvalidKind::TooLarge, ..Self::new(pointer, detail) }
     }
 
     /// The same refusal, seen from the document that holds this one at `parent`.
@@ -63,10 +56,7 @@ impl Invalid {
 fn check_text(pointer: &str, value: &str, max_chars: usize, errors: &mut Vec<Invalid>) {
     let actual = value.chars().count();
     if actual == 0 || actual > max_chars {
-        errors.push(Invalid::new(
-            pointer,
-            format!("must have 1 to {max_chars} characters, has {actual}"),
-        ));
+        errors.push(Invalid::new(pointer, format!("must have 1 to {max_chars} characters, has {actual}")));
     } else if value.chars().any(char::is_control) {
         errors.push(Invalid::new(pointer, "must not contain control characters"));
     }

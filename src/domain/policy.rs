@@ -86,14 +86,7 @@ pub enum DropReason {
 
 /// Decides about one wake of one device.
 pub fn decide(situation: &Situation, now: Timestamp) -> Decision {
-    let Situation {
-        status,
-        status_at,
-        reached,
-        told,
-        wake,
-        credential,
-    } = situation;
+    let Situation { status, status_at, reached, told, wake, credential } = situation;
     if wake.cancel_on == CancelOn::Fetch && *reached >= wake.head {
         Decision::Drop(DropReason::AlreadyFetched)
     } else if *told >= wake.head {
@@ -160,11 +153,7 @@ pub fn judge(reply: &Reply, call: &Call, now: Timestamp) -> Verdict {
         meaning => {
             let pause = retry::pause(call.transport, meaning, reply.retry_after, call.tries, call.jitter);
             let at = now + pause;
-            if at < call.expires_at {
-                Verdict::RetryAt(at)
-            } else {
-                Verdict::GiveUp
-            }
+            if at < call.expires_at { Verdict::RetryAt(at) } else { Verdict::GiveUp }
         }
     }
 }
@@ -184,11 +173,7 @@ mod tests {
             status_at: Timestamp::from_ms(0),
             reached: Position(3),
             told: Position(3),
-            wake: Candidate {
-                head: Position(7),
-                expires_at: LATER,
-                cancel_on: CancelOn::Fetch,
-            },
+            wake: Candidate { head: Position(7), expires_at: LATER, cancel_on: CancelOn::Fetch },
             credential: CredentialFit::Fits,
         }
     }
@@ -199,24 +184,12 @@ mod tests {
         type Change = fn(&mut Situation);
         let table: &[(&str, Change, Decision)] = &[
             ("something new", |_| {}, Send),
-            (
-                "already fetched",
-                |s| s.reached = Position(7),
-                Drop(DropReason::AlreadyFetched),
-            ),
-            (
-                "fetched, but it insists",
-                |s| (s.reached, s.wake.cancel_on) = (Position(7), CancelOn::Never),
-                Send,
-            ),
+            ("already fetched", |s| s.reached = Position(7), Drop(DropReason::AlreadyFetched)),
+            ("fetched, but it insists", |s| (s.reached, s.wake.cancel_on) = (Position(7), CancelOn::Never), Send),
             ("already told", |s| s.told = Position(7), Drop(DropReason::AlreadyTold)),
             ("too late", |s| s.wake.expires_at = NOW, Drop(DropReason::Expired)),
             ("token dead", |s| s.status = DeviceStatus::Gone, Drop(DropReason::Gone)),
-            (
-                "no credential",
-                |s| s.credential = CredentialFit::Missing,
-                Drop(DropReason::NoCredential),
-            ),
+            ("no credential", |s| s.credential = CredentialFit::Missing, Drop(DropReason::NoCredential)),
             ("doubtful long ago", |s| s.status = DeviceStatus::Quarantined, Send),
             (
                 "doubtful just now",
@@ -232,14 +205,7 @@ mod tests {
     }
 
     fn reply(meaning: Meaning) -> Reply {
-        Reply {
-            meaning,
-            status: None,
-            reason: None,
-            provider_id: None,
-            retry_after: None,
-            bytes: 0,
-        }
+        Reply { meaning, status: None, reason: None, provider_id: None, retry_after: None, bytes: 0 }
     }
 
     fn call() -> Call {
@@ -264,12 +230,7 @@ mod tests {
             ("accepted", Meaning::Accepted, |_| {}, Verdict::Told),
             ("our fault", Meaning::OurFault, |_| {}, Verdict::GiveUp),
             ("dead", Meaning::Unregistered { since: None }, |_| {}, Verdict::Gone),
-            (
-                "dead since now",
-                Meaning::Unregistered { since: Some(NOW) },
-                |_| {},
-                Verdict::Gone,
-            ),
+            ("dead since now", Meaning::Unregistered { since: Some(NOW) }, |_| {}, Verdict::Gone),
             (
                 "dead before it registered",
                 Meaning::Unregistered { since: Some(old) },
@@ -289,30 +250,15 @@ mod tests {
                 Verdict::RetryAt(NOW + second),
             ),
             ("doubtful", Meaning::DoubtfulToken, |_| {}, Verdict::Quarantine),
-            (
-                "an older token is doubtful",
-                Meaning::DoubtfulToken,
-                |c| c.token_version = 1,
-                Verdict::RetryAt(NOW),
-            ),
-            (
-                "provider down",
-                Meaning::Unavailable,
-                |_| {},
-                Verdict::RetryAt(NOW + second * 10),
-            ),
+            ("an older token is doubtful", Meaning::DoubtfulToken, |c| c.token_version = 1, Verdict::RetryAt(NOW)),
+            ("provider down", Meaning::Unavailable, |_| {}, Verdict::RetryAt(NOW + second * 10)),
             (
                 "provider down, too late",
                 Meaning::Unavailable,
                 |c| c.expires_at = LATER,
                 Verdict::RetryAt(NOW + second * 10),
             ),
-            (
-                "throttled, too late",
-                Meaning::Throttled,
-                |c| c.expires_at = LATER,
-                Verdict::GiveUp,
-            ),
+            ("throttled, too late", Meaning::Throttled, |c| c.expires_at = LATER, Verdict::GiveUp),
         ];
         for (name, meaning, change, expected) in table {
             let mut call = call();

@@ -55,11 +55,7 @@ pub struct Trigger {
 impl Trigger {
     /// The class this trigger wakes in.
     pub fn class(&self) -> Class {
-        if self.alert.is_some() {
-            Class::Alert
-        } else {
-            Class::Background
-        }
+        if self.alert.is_some() { Class::Alert } else { Class::Background }
     }
 }
 

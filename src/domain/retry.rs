@@ -47,10 +47,7 @@ mod tests {
     #[test]
     fn retry_after_is_clamped_and_wins() {
         for (asked, got) in [(0, 1), (3, 3), (3600, 3600), (86_400, 3600)] {
-            assert_eq!(
-                pause(Transport::Fcm, Meaning::Unavailable, Some(S(asked)), 1, 0.9),
-                S(got)
-            );
+            assert_eq!(pause(Transport::Fcm, Meaning::Unavailable, Some(S(asked)), 1, 0.9), S(got));
         }
     }
 

@@ -147,10 +147,7 @@ impl Settings {
     pub fn of(overrides: &Value) -> Result<Self, Vec<Invalid>> {
         let mut all = defaults();
         // A web policy of its own replaces the reference instead of mixing with it.
-        if overrides
-            .pointer("/wake/web")
-            .is_some_and(|web| web.get("as").is_none())
-        {
+        if overrides.pointer("/wake/web").is_some_and(|web| web.get("as").is_none()) {
             all["wake"]["web"] = all["wake"]["android"].clone();
         }
         json_patch::merge(&mut all, overrides);
@@ -197,12 +194,7 @@ impl Settings {
                 within(&at("gap_s"), policy.gap_s, 0, 86_400);
                 within(&at("budget/burst"), policy.budget.burst, 1, 1000);
                 within(&at("budget/refill_s"), policy.budget.refill_s, 1, 86_400);
-                within(
-                    &at("rewake_s"),
-                    u32::try_from(policy.rewake_s.len()).unwrap_or(u32::MAX),
-                    0,
-                    10,
-                );
+                within(&at("rewake_s"), u32::try_from(policy.rewake_s.len()).unwrap_or(u32::MAX), 0, 10);
                 for seconds in &policy.rewake_s {
                     within(&at("rewake_s"), *seconds, 1, 2_419_200);
                 }
@@ -229,11 +221,8 @@ mod tests {
         let settings = Settings::of(&json!({"wake": {"ios": {"background": {"gap_s": 5}}}})).unwrap();
         assert_eq!(settings.wake.ios.background.gap_s, 5);
         assert_eq!(settings.wake.ios.background.budget.refill_s, 1800);
-        let (overrides, settings) = Settings::patched(
-            &json!({"confirm": "ack", "online_grace_s": 1}),
-            &json!({"confirm": null}),
-        )
-        .unwrap();
+        let (overrides, settings) =
+            Settings::patched(&json!({"confirm": "ack", "online_grace_s": 1}), &json!({"confirm": null})).unwrap();
         assert_eq!(overrides, json!({"online_grace_s": 1}));
         assert_eq!(settings.confirm, Confirm::Fetch);
         let own = Settings::of(&json!({"wake": {"web": {"alert": {"gap_s": 9}}}})).unwrap();
@@ -243,18 +232,8 @@ mod tests {
     #[test]
     fn a_wrong_setting_is_named() {
         let pointer = |overrides: Value| Settings::of(&overrides).unwrap_err()[0].pointer.clone();
-        assert_eq!(
-            pointer(json!({"wake": {"ios": {"background": {"gap_s": -1}}}})),
-            "/wake/ios/background/gap_s"
-        );
-        assert_eq!(
-            pointer(json!({"retention": {"events_days": 0}})),
-            "/retention/events_days"
-        );
-        assert!(
-            Settings::of(&json!({"wakes": {}})).unwrap_err()[0]
-                .detail
-                .contains("wakes")
-        );
+        assert_eq!(pointer(json!({"wake": {"ios": {"background": {"gap_s": -1}}}})), "/wake/ios/background/gap_s");
+        assert_eq!(pointer(json!({"retention": {"events_days": 0}})), "/retention/events_days");
+        assert!(Settings::of(&json!({"wakes": {}})).unwrap_err()[0].detail.contains("wakes"));
     }
 }

@@ -67,9 +67,8 @@ impl FromStr for Timestamp {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let instant: jiff::Timestamp = text
-            .parse()
-            .map_err(|_| format!("must be an RFC 3339 time such as 2026-11-21T12:00:00Z, is {text:?}"))?;
+        let instant: jiff::Timestamp =
+            text.parse().map_err(|_| format!("must be an RFC 3339 time such as 2026-11-21T12:00:00Z, is {text:?}"))?;
         Ok(Self(instant.as_millisecond()))
     }
 }

@@ -63,23 +63,14 @@ impl Apns {
         clock: SimClock,
     ) -> anyhow::Result<Self> {
         let keys = KeyRing::new(TEAM_ID, &identity.apns_key)?;
-        Ok(Self {
-            faults,
-            inbox,
-            keys,
-            bundle_ids,
-            clock,
-        })
+        Ok(Self { faults, inbox, keys, bundle_ids, clock })
     }
 
     /// Serves one connection until it ends.
     pub async fn serve(self: Arc<Self>, stream: TlsStream<TcpStream>) {
         self.faults.count_connection();
         let farewell = Farewell::default();
-        let limits = StreamLimits {
-            first: STREAMS_BEFORE_AUTHENTICATION,
-            later: STREAMS,
-        };
+        let limits = StreamLimits { first: STREAMS_BEFORE_AUTHENTICATION, later: STREAMS };
         let wire = Wire::new(stream, Some(limits), farewell.clone());
         let handshake = Builder::new()
             .max_concurrent_streams(STREAMS)
@@ -194,11 +185,7 @@ struct Judged {
 }
 
 enum Answer {
-    Reply {
-        status: u16,
-        retry_after: Option<String>,
-        body: Body,
-    },
+    Reply { status: u16, retry_after: Option<String>, body: Body },
     Reset,
     GoAway(Option<String>),
     BlackHole,
@@ -230,18 +217,10 @@ async fn answer(
         headers: apns_headers(&parts.headers),
         body: payload,
         at_ms: apns.clock.now_ms(),
-        status: if let Answer::Reply { status, .. } = judged.answer {
-            status
-        } else {
-            0
-        },
+        status: if let Answer::Reply { status, .. } = judged.answer { status } else { 0 },
         delivered: judged.delivered,
     });
-    let aftermath = if judged.authenticated {
-        Aftermath::Authenticated
-    } else {
-        Aftermath::Unauthenticated
-    };
+    let aftermath = if judged.authenticated { Aftermath::Authenticated } else { Aftermath::Unauthenticated };
     if apns.faults.holds(judged.delay) {
         tokio::select! {
             () = apns.faults.hold(judged.delay) => {}
@@ -249,11 +228,7 @@ async fn answer(
         }
     }
     match judged.answer {
-        Answer::Reply {
-            status,
-            retry_after,
-            body,
-        } => reply(&mut respond, status, &judged.id, retry_after, &body),
+        Answer::Reply { status, retry_after, body } => reply(&mut respond, status, &judged.id, retry_after, &body),
         Answer::Reset => respond.send_reset(Reason::INTERNAL_ERROR),
         Answer::GoAway(reason) => {
             respond.send_reset(Reason::REFUSED_STREAM);
@@ -271,11 +246,7 @@ async fn read(mut body: RecvStream) -> Option<Bytes> {
     while let Some(chunk) = body.data().await {
         let chunk = chunk.ok()?;
         body.flow_control().release_capacity(chunk.len()).ok()?;
-        whole = if whole.is_empty() {
-            chunk
-        } else {
-            [whole, chunk].concat().into()
-        };
+        whole = if whole.is_empty() { chunk } else { [whole, chunk].concat().into() };
         if whole.len() > rules::ANY_PAYLOAD_LIMIT_BYTES {
             break;
         }
@@ -307,11 +278,7 @@ impl Apns {
         judged.delay = verdict.delay;
         judged.delivered = matches!(verdict.effect, Effect::Deliver);
         judged.answer = match verdict.effect {
-            Effect::Deliver | Effect::Lose => Answer::Reply {
-                status: 200,
-                retry_after: None,
-                body: Body::None,
-            },
+            Effect::Deliver | Effect::Lose => Answer::Reply { status: 200, retry_after: None, body: Body::None },
             Effect::Dead { since_ms } => unregistered("Unregistered", since_ms.unwrap_or(now_ms)),
             Effect::Fault(fault) => fault_answer(fault, now_ms),
         };
@@ -337,11 +304,7 @@ impl Apns {
 
 impl From<Refusal> for Answer {
     fn from(refusal: Refusal) -> Self {
-        Self::Reply {
-            status: refusal.status,
-            retry_after: None,
-            body: Body::Json(json!({ "reason": refusal.reason })),
-        }
+        Self::Reply { status: refusal.status, retry_after: None, body: Body::Json(json!({ "reason": refusal.reason })) }
     }
 }
 
@@ -355,42 +318,20 @@ fn unregistered(reason: &str, since_ms: i64) -> Answer {
 
 fn fault_answer(fault: FaultKind, now_ms: i64) -> Answer {
     match fault {
-        FaultKind::Status {
-            status: 410,
-            reason,
-            retry_after: None,
-        } => unregistered(reason.as_deref().unwrap_or("Unregistered"), now_ms),
-        FaultKind::Status {
-            status,
-            reason,
-            retry_after,
-        } => {
+        FaultKind::Status { status: 410, reason, retry_after: None } => {
+            unregistered(reason.as_deref().unwrap_or("Unregistered"), now_ms)
+        }
+        FaultKind::Status { status, reason, retry_after } => {
             let reason = reason.unwrap_or_else(|| usual_reason(status).to_owned());
-            Answer::Reply {
-                status,
-                retry_after,
-                body: Body::Json(json!({ "reason": reason })),
-            }
+            Answer::Reply { status, retry_after, body: Body::Json(json!({ "reason": reason })) }
         }
         FaultKind::Reset => Answer::Reset,
         FaultKind::GoAway { reason } => Answer::GoAway(reason),
-        FaultKind::Html502 => Answer::Reply {
-            status: 502,
-            retry_after: None,
-            body: Body::Html,
-        },
-        FaultKind::Empty { status } => Answer::Reply {
-            status,
-            retry_after: None,
-            body: Body::None,
-        },
+        FaultKind::Html502 => Answer::Reply { status: 502, retry_after: None, body: Body::Html },
+        FaultKind::Empty { status } => Answer::Reply { status, retry_after: None, body: Body::None },
         FaultKind::BlackHole => Answer::BlackHole,
         // `Faults::decide` has resolved these two.
-        FaultKind::Lost | FaultKind::Delay(_) => Answer::Reply {
-            status: 200,
-            retry_after: None,
-            body: Body::None,
-        },
+        FaultKind::Lost | FaultKind::Delay(_) => Answer::Reply { status: 200, retry_after: None, body: Body::None },
     }
 }
 
@@ -409,8 +350,7 @@ fn usual_reason(status: u16) -> &'static str {
 
 fn apns_headers(headers: &HeaderMap) -> BTreeMap<String, String> {
     let apns = headers.iter().filter(|(name, _)| name.as_str().starts_with("apns-"));
-    apns.map(|(name, value)| (name.to_string(), String::from_utf8_lossy(value.as_bytes()).into_owned()))
-        .collect()
+    apns.map(|(name, value)| (name.to_string(), String::from_utf8_lossy(value.as_bytes()).into_owned())).collect()
 }
 
 fn reply(respond: &mut SendResponse<Bytes>, status: u16, id: &str, retry_after: Option<String>, body: &Body) {
@@ -433,13 +373,7 @@ fn reply(respond: &mut SendResponse<Bytes>, status: u16, id: &str, retry_after: 
     }
     let sent = respond
         .send_response(response, bytes.is_empty())
-        .and_then(|mut stream| {
-            if bytes.is_empty() {
-                Ok(())
-            } else {
-                stream.send_data(bytes, true)
-            }
-        });
+        .and_then(|mut stream| if bytes.is_empty() { Ok(()) } else { stream.send_data(bytes, true) });
     if let Err(error) = sent {
         tracing::debug!(%error, "the client of the APNs simulator did not wait for the answer");
     }

@@ -34,9 +34,7 @@ pub(super) struct SigningKey {
 
 impl std::fmt::Debug for Identity {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Identity")
-            .field("apns_key_id", &self.apns_key.key_id)
-            .finish_non_exhaustive()
+        f.debug_struct("Identity").field("apns_key_id", &self.apns_key.key_id).finish_non_exhaustive()
     }
 }
 
@@ -92,11 +90,7 @@ impl Identity {
 
 impl SigningKey {
     fn of(pair: &KeyPair, key_id: String) -> Self {
-        Self {
-            key_id,
-            private_pem: pair.serialize_pem(),
-            public_pem: pair.public_key_pem(),
-        }
+        Self { key_id, private_pem: pair.serialize_pem(), public_pem: pair.public_key_pem() }
     }
 }
 

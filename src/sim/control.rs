@@ -70,10 +70,7 @@ pub(super) fn serve(sim: &Sim, listener: TcpListener) {
         inbox: Arc::clone(&sim.inbox),
     };
     let router = Router::new()
-        .route(
-            "/",
-            get(|State(control): State<Control>| async move { Json(control.about.as_ref().clone()) }),
-        )
+        .route("/", get(|State(control): State<Control>| async move { Json(control.about.as_ref().clone()) }))
         .route("/stats", get(stats))
         .route("/pushes", get(pushes).delete(forget_pushes))
         .route("/faults", get(list_faults).post(add_fault).delete(clear_faults))

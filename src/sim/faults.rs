@@ -66,11 +66,7 @@ pub struct Fault {
 impl Fault {
     /// For every request, until cleared.
     pub fn new(fault: FaultKind) -> Self {
-        Self {
-            token: None,
-            count: None,
-            fault,
-        }
+        Self { token: None, count: None, fault }
     }
 
     /// Only for requests to `token`.
@@ -224,10 +220,7 @@ impl Faults {
         let mut state = self.lock();
         let mut delay = state.delay;
         if let Some(since_ms) = state.dead.get(token) {
-            return Verdict {
-                delay,
-                effect: Effect::Dead { since_ms: *since_ms },
-            };
+            return Verdict { delay, effect: Effect::Dead { since_ms: *since_ms } };
         }
         let mut delayed = false;
         let effect = loop {

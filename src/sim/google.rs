@@ -71,24 +71,9 @@ impl Google {
     /// # Errors
     /// When the key of the identity does not parse.
     pub fn new(setup: GoogleSetup<'_>) -> anyhow::Result<Self> {
-        let GoogleSetup {
-            identity,
-            project_id,
-            client_email,
-            token_url,
-            token_life,
-            inbox,
-            clock,
-        } = setup;
+        let GoogleSetup { identity, project_id, client_email, token_url, token_life, inbox, clock } = setup;
         let tokens = TokenEndpoint::new(client_email, token_url, &identity.google_key, token_life, clock.clone())?;
-        Ok(Self {
-            faults: Arc::default(),
-            oauth_faults: Arc::default(),
-            inbox,
-            tokens,
-            project_id,
-            clock,
-        })
+        Ok(Self { faults: Arc::default(), oauth_faults: Arc::default(), inbox, tokens, project_id, clock })
     }
 
     /// Access tokens issued so far.
@@ -105,10 +90,7 @@ impl Google {
     pub async fn serve(self: Arc<Self>, stream: TlsStream<TcpStream>) {
         self.faults.count_connection();
         let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
-        let line = Arc::new(Line {
-            farewell: Farewell::default(),
-            go_away: Notify::new(),
-        });
+        let line = Arc::new(Line { farewell: Farewell::default(), go_away: Notify::new() });
         let service = {
             let line = Arc::clone(&line);
             service_fn(move |request| Arc::clone(&self).answer(Arc::clone(&line), request))
@@ -142,20 +124,14 @@ impl Google {
         let (parts, body) = request.into_parts();
         let path = parts.uri.path();
         let oauth = path == "/token";
-        let project = path
-            .strip_prefix("/v1/projects/")
-            .and_then(|rest| rest.strip_suffix("/messages:send"));
+        let project = path.strip_prefix("/v1/projects/").and_then(|rest| rest.strip_suffix("/messages:send"));
         if parts.method != Method::POST || (project.is_none() && !oauth) {
             return Ok(html(404, HTML_404));
         }
         let body = match Limited::new(body, REQUEST_LIMIT_BYTES).collect().await {
             Ok(body) => body.to_bytes(),
             Err(_) => {
-                return Ok(api(&ApiError::plain(
-                    400,
-                    "INVALID_ARGUMENT",
-                    "Request payload size exceeds the limit.",
-                )));
+                return Ok(api(&ApiError::plain(400, "INVALID_ARGUMENT", "Request payload size exceeds the limit.")));
             }
         };
         if oauth {
@@ -171,16 +147,9 @@ impl Google {
         let verdict = self.oauth_faults.decide("");
         self.oauth_faults.hold(verdict.delay).await;
         match verdict.effect {
-            Effect::Fault(FaultKind::Status {
-                status,
-                reason,
-                retry_after,
-            }) => {
+            Effect::Fault(FaultKind::Status { status, reason, retry_after }) => {
                 let reason = reason.as_deref().unwrap_or("internal_failure");
-                Ok(with_retry_after(
-                    json_answer(status, &json!({ "error": reason })),
-                    retry_after,
-                ))
+                Ok(with_retry_after(json_answer(status, &json!({ "error": reason })), retry_after))
             }
             Effect::Fault(fault) => line.misbehave(fault).await,
             Effect::Deliver | Effect::Lose | Effect::Dead { .. } => {
@@ -194,35 +163,20 @@ impl Google {
         let accepted = match self.check(project, bearer, body) {
             Ok(accepted) => accepted,
             Err(error) => {
-                self.record(
-                    &Outcome {
-                        status: error.status,
-                        ..Outcome::default()
-                    },
-                    || message_of(body),
-                );
+                self.record(&Outcome { status: error.status, ..Outcome::default() }, || message_of(body));
                 self.faults.hold(None).await;
                 return Ok(api(&error));
             }
         };
         let verdict = self.faults.decide(&accepted.target);
-        let name = if accepted.validate_only {
-            "fake_message_id".to_owned()
-        } else {
-            self.message_id()
-        };
+        let name = if accepted.validate_only { "fake_message_id".to_owned() } else { self.message_id() };
         let name = format!("projects/{}/messages/{name}", self.project_id);
         let answer = match &verdict.effect {
             Effect::Deliver | Effect::Lose => Some(json_answer(200, &json!({ "name": name }))),
             Effect::Dead { .. } => Some(api(&ApiError::fcm(404, "UNREGISTERED"))),
-            Effect::Fault(FaultKind::Status {
-                status,
-                reason,
-                retry_after,
-            }) => Some(with_retry_after(
-                api(&fault_error(*status, reason.as_deref())),
-                retry_after.clone(),
-            )),
+            Effect::Fault(FaultKind::Status { status, reason, retry_after }) => {
+                Some(with_retry_after(api(&fault_error(*status, reason.as_deref())), retry_after.clone()))
+            }
             Effect::Fault(FaultKind::Html502) => Some(html(502, HTML_502)),
             Effect::Fault(FaultKind::Empty { status }) => Some(empty(*status)),
             Effect::Fault(_) => None,
@@ -230,15 +184,7 @@ impl Google {
         let status = answer.as_ref().map_or(0, |answer| answer.status().as_u16());
         let delivered = matches!(verdict.effect, Effect::Deliver) && !accepted.validate_only;
         let id = if status == 200 { name } else { String::new() };
-        self.record(
-            &Outcome {
-                status,
-                delivered,
-                id,
-                token: accepted.target,
-            },
-            || accepted.message,
-        );
+        self.record(&Outcome { status, delivered, id, token: accepted.target }, || accepted.message);
         self.faults.hold(verdict.delay).await;
         match (answer, verdict.effect) {
             (Some(answer), _) => Ok(answer),
@@ -346,9 +292,7 @@ fn empty(status: u16) -> Answer {
 fn answer(status: u16, content_type: &'static str, body: Bytes) -> Answer {
     let mut answer = Response::new(Full::new(body));
     *answer.status_mut() = status_code(status);
-    answer
-        .headers_mut()
-        .insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
     answer
 }
 

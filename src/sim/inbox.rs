@@ -49,11 +49,7 @@ impl Push {
             Provider::Apns => self.body.get("reveille"),
             Provider::Fcm => self.body.get("data"),
         };
-        object?
-            .as_object()?
-            .iter()
-            .map(|(key, value)| Some((key.clone(), value.as_str()?.to_owned())))
-            .collect()
+        object?.as_object()?.iter().map(|(key, value)| Some((key.clone(), value.as_str()?.to_owned()))).collect()
     }
 }
 
@@ -72,10 +68,7 @@ struct State {
 impl Inbox {
     /// Remembers the newest `keep` pushes.
     pub fn new(keep: usize) -> Self {
-        Self {
-            keep,
-            state: Mutex::default(),
-        }
+        Self { keep, state: Mutex::default() }
     }
 
     /// Records a request and, if it is `delivered`, passes it on. `push` is only called when somebody wants it.
@@ -112,12 +105,7 @@ impl Inbox {
 
     /// The remembered pushes, oldest first; only those to `token`, if given.
     pub fn pushes(&self, token: Option<&str>) -> Vec<Push> {
-        self.lock()
-            .pushes
-            .iter()
-            .filter(|push| token.is_none_or(|token| push.token == token))
-            .cloned()
-            .collect()
+        self.lock().pushes.iter().filter(|push| token.is_none_or(|token| push.token == token)).cloned().collect()
     }
 
     /// Forgets the remembered pushes; the ears stay.

@@ -138,13 +138,7 @@ impl Sim {
         let (google_listener, google_addr) = bind(config.google_listen).await?;
         let inbox = Arc::new(Inbox::new(config.record_pushes));
         let (faults, clock) = (Arc::<Faults>::default(), config.clock.clone());
-        let apns = Arc::new(Apns::new(
-            &identity,
-            config.bundle_ids.clone(),
-            faults,
-            Arc::clone(&inbox),
-            clock,
-        )?);
+        let apns = Arc::new(Apns::new(&identity, config.bundle_ids.clone(), faults, Arc::clone(&inbox), clock)?);
         let google = Arc::new(Google::new(GoogleSetup {
             identity: &identity,
             project_id: config.project_id.clone(),
@@ -293,10 +287,7 @@ impl Sim {
     pub async fn stop(self) {
         self.tasks.stop.cancel();
         self.tasks.tracker.close();
-        if tokio::time::timeout(STOP_TIMEOUT, self.tasks.tracker.wait())
-            .await
-            .is_err()
-        {
+        if tokio::time::timeout(STOP_TIMEOUT, self.tasks.tracker.wait()).await.is_err() {
             tracing::warn!("a task of the simulator did not end");
         }
     }
@@ -309,9 +300,7 @@ impl Drop for Sim {
 }
 
 async fn bind(addr: SocketAddr) -> anyhow::Result<(TcpListener, SocketAddr)> {
-    let listener = TcpListener::bind(addr)
-        .await
-        .with_context(|| format!("the simulator cannot listen on {addr}"))?;
+    let listener = TcpListener::bind(addr).await.with_context(|| format!("the simulator cannot listen on {addr}"))?;
     let addr = listener.local_addr()?;
     Ok((listener, addr))
 }

@@ -77,10 +77,7 @@ impl<Io> Wire<Io> {
     /// How many bytes at the start of `buf` may go out unread.
     fn plain_prefix(&self, buf: &[u8]) -> usize {
         let mut end = self.passing;
-        while let Some(header) = buf
-            .get(end..end.saturating_add(FRAME_HEADER_BYTES))
-            .and_then(FrameHeader::read)
-        {
+        while let Some(header) = buf.get(end..end.saturating_add(FRAME_HEADER_BYTES)).and_then(FrameHeader::read) {
             if self.edits(header) {
                 break;
             }
@@ -136,12 +133,8 @@ impl<Io> Wire<Io> {
 /// The settings in `payload`, with SETTINGS_MAX_CONCURRENT_STREAMS replaced or added.
 fn with_stream_limit(payload: &[u8], limit: u32) -> Vec<u8> {
     let id = SETTING_MAX_CONCURRENT_STREAMS.to_be_bytes();
-    let mut settings: Vec<u8> = payload
-        .chunks(SETTING_BYTES)
-        .filter(|s| !s.starts_with(&id))
-        .flatten()
-        .copied()
-        .collect();
+    let mut settings: Vec<u8> =
+        payload.chunks(SETTING_BYTES).filter(|s| !s.starts_with(&id)).flatten().copied().collect();
     settings.extend_from_slice(&id);
     settings.extend_from_slice(&limit.to_be_bytes());
     settings
@@ -161,12 +154,7 @@ impl FrameHeader {
             return None;
         };
         let payload_bytes = usize::from(a) << 16 | usize::from(b) << 8 | usize::from(c);
-        Some(Self {
-            payload_bytes,
-            kind,
-            flags,
-            stream: [s0, s1, s2, s3],
-        })
+        Some(Self { payload_bytes, kind, flags, stream: [s0, s1, s2, s3] })
     }
 
     fn with_length(self, payload_bytes: usize) -> Vec<u8> {
@@ -194,11 +182,7 @@ impl<Io: AsyncWrite + Unpin> AsyncWrite for Wire<Io> {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         ready!(this.poll_edited(cx))?;
-        let plain = if this.collected.is_empty() {
-            this.plain_prefix(buf)
-        } else {
-            0
-        };
+        let plain = if this.collected.is_empty() { this.plain_prefix(buf) } else { 0 };
         if plain == 0 {
             return Poll::Ready(Ok(this.collect(buf)));
         }
@@ -253,12 +237,7 @@ mod tests {
     use super::*;
 
     fn frame(kind: u8, flags: u8, payload: &[u8]) -> Vec<u8> {
-        let header = FrameHeader {
-            payload_bytes: 0,
-            kind,
-            flags,
-            stream: [0, 0, 0, 1],
-        };
+        let header = FrameHeader { payload_bytes: 0, kind, flags, stream: [0, 0, 0, 1] };
         [header.with_length(payload.len()), payload.to_vec()].concat()
     }
 
@@ -268,11 +247,7 @@ mod tests {
 
     #[tokio::test]
     async fn only_settings_and_goaway_change_however_the_bytes_are_cut() {
-        let (data, ping, ack) = (
-            frame(0, 1, &[7; 40]),
-            frame(6, 0, &[1; 8]),
-            frame(TYPE_SETTINGS, FLAG_ACK, &[]),
-        );
+        let (data, ping, ack) = (frame(0, 1, &[7; 40]), frame(6, 0, &[1; 8]), frame(TYPE_SETTINGS, FLAG_ACK, &[]));
         let written = [
             frame(TYPE_SETTINGS, 0, &[MANY, WINDOW].concat()),
             ack.clone(),

@@ -106,21 +106,9 @@ impl Store {
         let created_at = self.inner.clock.now();
         let id = id::new(created_at);
         let sql = "insert into apps (id, name, overrides, confirm, created_at) values ($1, $2, $3, $4, $5)";
-        let values = (
-            Word(id),
-            name.to_owned(),
-            Json(overrides.clone()),
-            Word(settings.confirm),
-            created_at.as_ms(),
-        );
+        let values = (Word(id), name.to_owned(), Json(overrides.clone()), Word(settings.confirm), created_at.as_ms());
         self.db().execute(sql, values).await?;
-        Ok(App {
-            id,
-            name: name.to_owned(),
-            settings,
-            overrides,
-            created_at,
-        })
+        Ok(App { id, name: name.to_owned(), settings, overrides, created_at })
     }
 
     /// Apps in the order they were made, after the one named.
@@ -133,33 +121,20 @@ impl Store {
     /// One app.
     pub async fn app(&self, id: AppId) -> Result<Option<App>> {
         let sql = "select id, name, overrides, created_at from apps where deleted_at is null and id = $1";
-        self.db()
-            .fetch_optional::<AppRow>(sql, (Word(id),))
-            .await?
-            .map(App::try_from)
-            .transpose()
+        self.db().fetch_optional::<AppRow>(sql, (Word(id),)).await?.map(App::try_from).transpose()
     }
 
     /// Replaces an app's name and settings.
     pub async fn update_app(&self, app: &App) -> Result<bool> {
         let sql = "update apps set name = $2, overrides = $3, confirm = $4 where id = $1 and deleted_at is null";
-        let values = (
-            Word(app.id),
-            app.name.clone(),
-            Json(app.overrides.clone()),
-            Word(app.settings.confirm),
-        );
+        let values = (Word(app.id), app.name.clone(), Json(app.overrides.clone()), Word(app.settings.confirm));
         Ok(self.db().execute(sql, values).await? > 0)
     }
 
     /// Ends an app at once; the janitor takes its rows away in chunks.
     pub async fn delete_app(&self, id: AppId) -> Result<bool> {
         let sql = "update apps set deleted_at = $2 where id = $1 and deleted_at is null";
-        Ok(self
-            .db()
-            .execute(sql, (Word(id), self.inner.clock.now().as_ms()))
-            .await?
-            > 0)
+        Ok(self.db().execute(sql, (Word(id), self.inner.clock.now().as_ms())).await? > 0)
     }
 
     /// Keeps a new key; only the hash of `secret` is stored.
@@ -177,33 +152,16 @@ impl Store {
                    values ($1, $2, $3, $4, $5, $6, $7)";
         let (hash, scope_list) = (secret::hash(secret), Json(scopes.clone()));
         let expires_ms = expires_at.map(Timestamp::as_ms);
-        let values = (
-            Word(app),
-            Word(id),
-            name.to_owned(),
-            hash,
-            scope_list,
-            created_at.as_ms(),
-            expires_ms,
-        );
+        let values = (Word(app), Word(id), name.to_owned(), hash, scope_list, created_at.as_ms(), expires_ms);
         self.db().execute(sql, values).await?;
-        Ok(AppKey {
-            id,
-            name: name.to_owned(),
-            scopes,
-            created_at,
-            expires_at,
-        })
+        Ok(AppKey { id, name: name.to_owned(), scopes, created_at, expires_at })
     }
 
     /// An app's keys in the order they were made, after the one named.
     pub async fn keys(&self, app: AppId, after: &str, limit: usize) -> Result<Vec<AppKey>> {
         let sql = "select id, name, scopes, created_at, expires_at from app_keys
                    where app_id = $1 and id > $2 order by id limit $3";
-        let rows: Vec<KeyRow> = self
-            .db()
-            .fetch_all(sql, (Word(app), after.to_owned(), limit as i64))
-            .await?;
+        let rows: Vec<KeyRow> = self.db().fetch_all(sql, (Word(app), after.to_owned(), limit as i64)).await?;
         Ok(rows.into_iter().map(AppKey::from).collect())
     }
 
@@ -219,9 +177,6 @@ impl Store {
                    where k.secret_hash = $1 and a.deleted_at is null and (k.expires_at is null or k.expires_at > $2)";
         let values = (secret::hash(secret), self.inner.clock.now().as_ms());
         let row: Option<(Word<AppId>, Json<Vec<Scope>>)> = self.db().fetch_optional(sql, values).await?;
-        Ok(row.map(|(app, scopes)| KeyHolder {
-            app: app.0,
-            scopes: scopes.0,
-        }))
+        Ok(row.map(|(app, scopes)| KeyHolder { app: app.0, scopes: scopes.0 }))
     }
 }

@@ -118,10 +118,7 @@ impl Store {
     pub async fn claim_due(&self, limit: usize) -> Result<Claimed> {
         let now = self.inner.clock.now();
         if self.next_due().await?.is_none_or(|due| due > now) {
-            return Ok(Claimed {
-                calls: Vec::new(),
-                looked_at: 0,
-            });
+            return Ok(Claimed { calls: Vec::new(), looked_at: 0 });
         }
         let mut tx = self.db().begin().await?;
         let due = due_rows(&mut tx, now, limit).await?;
@@ -146,11 +143,7 @@ impl Store {
     /// When something is next due, if anything is.
     pub async fn next_due(&self) -> Result<Option<Timestamp>> {
         let sql = "select due_at from levels where due_at is not null order by due_at limit 1";
-        Ok(self
-            .db()
-            .fetch_optional::<(i64,)>(sql, ())
-            .await?
-            .map(|(due_at,)| Timestamp::from_ms(due_at)))
+        Ok(self.db().fetch_optional::<(i64,)>(sql, ()).await?.map(|(due_at,)| Timestamp::from_ms(due_at)))
     }
 
     /// One device in one class: what its level becomes, and the call to make.
@@ -171,11 +164,7 @@ impl Store {
             reached: Position(row.reached),
             told: Position(row.told),
             wake: about.candidate,
-            credential: if serving.is_some() {
-                CredentialFit::Fits
-            } else {
-                CredentialFit::Missing
-            },
+            credential: if serving.is_some() { CredentialFit::Fits } else { CredentialFit::Missing },
         };
         match (policy::decide(&situation, now), serving, row.token.clone()) {
             (Decision::Send, Some((serving, topic)), Some(token)) => {
@@ -188,13 +177,7 @@ impl Store {
             (Decision::Send | Decision::Drop(_), ..) => {
                 // An open wake that is dropped makes room for what came after it.
                 let more = row.wake_id.is_some() && row.head > about.candidate.head.0;
-                (
-                    LevelValues {
-                        due_at: more.then_some(now.as_ms()),
-                        ..row.idle()
-                    },
-                    None,
-                )
+                (LevelValues { due_at: more.then_some(now.as_ms()), ..row.idle() }, None)
             }
         }
     }
@@ -209,10 +192,7 @@ impl Store {
         now: Timestamp,
     ) -> Call {
         let app = row.app_id.0;
-        let for_user = row
-            .user_id
-            .as_deref()
-            .map(|user| self.inner.secrets.user_tag(&app.to_string(), user));
+        let for_user = row.user_id.as_deref().map(|user| self.inner.secrets.user_tag(&app.to_string(), user));
         Call {
             app,
             device: row.device_id.0,
@@ -261,42 +241,19 @@ impl DueRow {
     fn about(&self, alerts: &Waitings, now: Timestamp) -> Option<About> {
         if let (Some(wake), Some(head), Some(expires_at)) = (self.wake_id, self.wake_head, self.wake_expires_at) {
             let cancel_on = self.wake_cancel_on.map_or(CancelOn::Fetch, |word| word.0);
-            let candidate = Candidate {
-                head: Position(head),
-                expires_at: Timestamp::from_ms(expires_at),
-                cancel_on,
-            };
+            let candidate = Candidate { head: Position(head), expires_at: Timestamp::from_ms(expires_at), cancel_on };
             let tries = u32::try_from(self.tries).unwrap_or(u32::MAX);
-            return Some(About {
-                wake: wake.0,
-                candidate,
-                feed: self.wake_feed.clone().map(|f| f.0),
-                tries,
-            });
+            return Some(About { wake: wake.0, candidate, feed: self.wake_feed.clone().map(|f| f.0), tries });
         }
         let (head, feed, expires_at, cancel_on) = match self.class.0 {
-            Class::Background => (
-                self.head,
-                self.feed.clone().map(|f| f.0),
-                self.expires_at,
-                CancelOn::Fetch,
-            ),
+            Class::Background => (self.head, self.feed.clone().map(|f| f.0), self.expires_at, CancelOn::Fetch),
             Class::Alert => {
                 let alert = alerts.get(&(self.app_id.0, self.device_id.0))?.clone();
                 (alert.position, Some(alert.feed), alert.expires_at, alert.cancel_on)
             }
         };
-        let candidate = Candidate {
-            head: Position(head),
-            expires_at: Timestamp::from_ms(expires_at),
-            cancel_on,
-        };
-        Some(About {
-            wake: id::new(now),
-            candidate,
-            feed,
-            tries: 0,
-        })
+        let candidate = Candidate { head: Position(head), expires_at: Timestamp::from_ms(expires_at), cancel_on };
+        Some(About { wake: id::new(now), candidate, feed, tries: 0 })
     }
 }
 
@@ -359,12 +316,7 @@ async fn credentials_of(tx: &mut Tx, due: &[DueRow]) -> Result<HashMap<AppId, Ve
                order by app_id, transport, name";
     let mut by_app: HashMap<AppId, Vec<Serving>> = HashMap::new();
     for (app, transport, name, version, scope) in tx.fetch_all::<Row>(sql, (rows(&apps)?,)).await? {
-        let serving = Serving {
-            transport: transport.0,
-            name,
-            version,
-            scope: scope.0,
-        };
+        let serving = Serving { transport: transport.0, name, version, scope: scope.0 };
         by_app.entry(app.0).or_default().push(serving);
     }
     Ok(by_app)
@@ -372,9 +324,7 @@ async fn credentials_of(tx: &mut Tx, due: &[DueRow]) -> Result<HashMap<AppId, Ve
 
 fn serving<'a>(credentials: Option<&'a Vec<Serving>>, row: &DueRow) -> Option<(&'a Serving, String)> {
     let of_transport: Vec<&Serving> = credentials?.iter().filter(|c| c.transport == row.transport.0).collect();
-    let candidates = of_transport
-        .iter()
-        .map(|serving| (serving.name.as_str(), &serving.scope));
+    let candidates = of_transport.iter().map(|serving| (serving.name.as_str(), &serving.scope));
     let (index, topic) = credential::pick(candidates, row.topic.as_deref(), row.environment.0)?;
     Some((of_transport.get(index)?, topic))
 }
@@ -390,12 +340,7 @@ async fn waiting_alerts(tx: &mut Tx, due: &[DueRow], now: Timestamp) -> Result<W
     }
     let floors: Vec<Floor> = (due.iter())
         .filter(|row| row.class.0 == Class::Alert && row.wake_id.is_none())
-        .map(|row| Floor {
-            app: row.app_id.0,
-            device: row.device_id.0,
-            told: row.told,
-            reached: row.reached,
-        })
+        .map(|row| Floor { app: row.app_id.0, device: row.device_id.0, told: row.told, reached: row.reached })
         .collect();
     if floors.is_empty() {
         return Ok(HashMap::new());
@@ -416,15 +361,7 @@ async fn waiting_alerts(tx: &mut Tx, due: &[DueRow], now: Timestamp) -> Result<W
     // The last one written wins, and that is the oldest.
     Ok((found.into_iter())
         .map(|(app, device, position, feed, expires_at, cancel_on)| {
-            (
-                (app.0, device.0),
-                Waiting {
-                    position,
-                    feed: feed.0,
-                    expires_at,
-                    cancel_on: cancel_on.0,
-                },
-            )
+            ((app.0, device.0), Waiting { position, feed: feed.0, expires_at, cancel_on: cancel_on.0 })
         })
         .collect())
 }
@@ -449,13 +386,7 @@ async fn describe(tx: &mut Tx, calls: &mut [Call]) -> Result<()> {
         app: AppId,
         position: Position,
     }
-    let at: Vec<At> = calls
-        .iter()
-        .map(|call| At {
-            app: call.app,
-            position: call.trigger.head,
-        })
-        .collect();
+    let at: Vec<At> = calls.iter().map(|call| At { app: call.app, position: call.trigger.head }).collect();
     type Row = (Word<AppId>, i64, Option<String>, Json<WakeSpec>);
     let sql = "select e.app_id, e.position, e.href, e.wake from json_each($1) r cross join events e
                where e.app_id = r.value->>'app' and e.position = cast(r.value->>'position' as bigint)";

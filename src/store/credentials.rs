@@ -109,13 +109,10 @@ impl Store {
         let mut tx = self.db().begin().await?;
         let others: Vec<InfoRow> = tx.fetch_all(SELECT_INFO, (Word(app),)).await?;
         let mut others: Vec<CredentialInfo> = others.into_iter().map(CredentialInfo::from).collect();
-        let previous = others
-            .iter()
-            .position(|other| other.transport == transport && other.name == name);
+        let previous = others.iter().position(|other| other.transport == transport && other.name == name);
         let previous = previous.map(|index| others.swap_remove(index));
-        if let Some((name, what)) = others
-            .iter()
-            .find_map(|other| Some((other.name.clone(), scope.overlap(&other.scope)?)))
+        if let Some((name, what)) =
+            others.iter().find_map(|other| Some((other.name.clone(), scope.overlap(&other.scope)?)))
         {
             return Ok(PutCredential::Overlaps { name, what });
         }
@@ -123,11 +120,7 @@ impl Store {
             return Ok(PutCredential::TooMany);
         }
         // The time is part of the version: a name that was deleted and put again is another credential.
-        let version = previous
-            .as_ref()
-            .map_or(0, |previous| previous.version)
-            .max(now.as_ms())
-            + 1;
+        let version = previous.as_ref().map_or(0, |previous| previous.version).max(now.as_ms()) + 1;
         let created_at = previous.as_ref().map_or(now, |previous| previous.created_at);
         let sql = "insert into credentials (app_id, transport, name, version, scope, fingerprint, sealed, created_at, updated_at)
                    values ($1, $2, $3, $4, $5, $6, $7, $8, $9)
@@ -135,17 +128,8 @@ impl Store {
                      fingerprint = excluded.fingerprint, sealed = excluded.sealed, updated_at = excluded.updated_at";
         let (app, transport_word) = (Word(app), Word(transport));
         let (scope_json, print) = (Json(scope.clone()), fingerprint.clone());
-        let values = (
-            app,
-            transport_word,
-            name.to_owned(),
-            version,
-            scope_json,
-            print,
-            sealed,
-            created_at.as_ms(),
-            now.as_ms(),
-        );
+        let values =
+            (app, transport_word, name.to_owned(), version, scope_json, print, sealed, created_at.as_ms(), now.as_ms());
         tx.execute(sql, values).await?;
         tx.commit().await?;
         let info = CredentialInfo {
@@ -157,10 +141,7 @@ impl Store {
             created_at,
             updated_at: now,
         };
-        Ok(PutCredential::Stored {
-            info,
-            created: previous.is_none(),
-        })
+        Ok(PutCredential::Stored { info, created: previous.is_none() })
     }
 
     /// What may be shown of an app's credentials.
@@ -172,11 +153,7 @@ impl Store {
     /// Takes a credential away.
     pub async fn delete_credential(&self, app: AppId, transport: Transport, name: &str) -> Result<bool> {
         let sql = "delete from credentials where app_id = $1 and transport = $2 and name = $3";
-        Ok(self
-            .db()
-            .execute(sql, (Word(app), Word(transport), name.to_owned()))
-            .await?
-            > 0)
+        Ok(self.db().execute(sql, (Word(app), Word(transport), name.to_owned())).await? > 0)
     }
 
     /// Opens the credential, if it is still there in this version.
@@ -194,11 +171,7 @@ impl Store {
         };
         let unreadable = || Error::Corrupt(format!("{} cannot be opened", place(app, transport, name)));
         let sealed = STANDARD.decode(sealed).map_err(|_| unreadable())?;
-        let json = self
-            .inner
-            .secrets
-            .open(&place(app, transport, name), &sealed)
-            .ok_or_else(unreadable)?;
+        let json = self.inner.secrets.open(&place(app, transport, name), &sealed).ok_or_else(unreadable)?;
         // Which token endpoint is allowed was decided when it was put.
         let credential = Credential::parse(transport, json.expose_secret(), AnyTokenUri::Yes);
         Ok(Some(credential.map_err(|_| unreadable())?))

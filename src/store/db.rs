@@ -39,10 +39,7 @@ impl Db {
             .synchronous(SqliteSynchronous::Full)
             .foreign_keys(true)
             .busy_timeout(BUSY_TIMEOUT);
-        let writer = SqlitePoolOptions::new()
-            .max_connections(1)
-            .connect_with(options.clone())
-            .await?;
+        let writer = SqlitePoolOptions::new().max_connections(1).connect_with(options.clone()).await?;
         sqlx::migrate!().run(&writer).await?;
         let readers = SqlitePoolOptions::new().max_connections(READERS);
         let readers = readers.connect_lazy_with(options.pragma("query_only", "on"));
@@ -88,10 +85,7 @@ impl Tx {
     /// Runs a statement and answers how many rows it changed.
     #[expect(clippy::disallowed_methods, reason = "the one door")]
     pub async fn execute(&mut self, sql: &'static str, values: impl Values) -> Result<u64> {
-        Ok(sqlx::query_with(sql, values.bind()?)
-            .execute(&mut *self.0)
-            .await?
-            .rows_affected())
+        Ok(sqlx::query_with(sql, values.bind()?).execute(&mut *self.0).await?.rows_affected())
     }
 
     /// All rows of a statement.

@@ -175,14 +175,7 @@ impl Store {
             " and ($5 is null or exists (select 1 from follows f where f.app_id = d.app_id and f.device_id = d.id and f.feed = $5))"
             " order by d.id limit $6"
         );
-        let values = (
-            Word(app),
-            after.to_owned(),
-            filter.user,
-            filter.status.map(Word),
-            filter.feed,
-            limit as i64,
-        );
+        let values = (Word(app), after.to_owned(), filter.user, filter.status.map(Word), filter.feed, limit as i64);
         let rows: Vec<DeviceRow> = self.db().fetch_all(sql, values).await?;
         Ok(rows.into_iter().map(Device::from).collect())
     }
@@ -230,12 +223,7 @@ impl Store {
         ] {
             tx.execute(sql, (Word(app), Word(id))).await?;
         }
-        let deleted = tx
-            .execute(
-                "delete from devices where app_id = $1 and id = $2",
-                (Word(app), Word(id)),
-            )
-            .await?;
+        let deleted = tx.execute("delete from devices where app_id = $1 and id = $2", (Word(app), Word(id))).await?;
         tx.commit().await?;
         Ok(deleted > 0)
     }

@@ -112,10 +112,7 @@ impl TryFrom<EventRow> for StoredEvent {
             occurred_at: Timestamp::from_ms(row.occurred_at),
             content,
         };
-        Ok(Self {
-            event,
-            traceparent: row.traceparent,
-        })
+        Ok(Self { event, traceparent: row.traceparent })
     }
 }
 
@@ -130,11 +127,7 @@ impl Store {
     /// One event.
     pub async fn event(&self, app: AppId, id: EventId) -> Result<Option<StoredEvent>> {
         let sql = select_events!("events e where e.app_id = $1 and e.id = $2");
-        self.db()
-            .fetch_optional::<EventRow>(sql, (Word(app), Word(id)))
-            .await?
-            .map(StoredEvent::try_from)
-            .transpose()
+        self.db().fetch_optional::<EventRow>(sql, (Word(app), Word(id))).await?.map(StoredEvent::try_from).transpose()
     }
 }
 
@@ -160,25 +153,15 @@ pub(super) async fn accept(db: Db, now: Timestamp, chunk: u32, batch: Vec<Accept
             Some(i) => *first_of.entry((request.app, i.key.clone())).or_insert(index) == index,
         })
         .collect();
-    let mut next = reserve(
-        &mut tx,
-        batch
-            .iter()
-            .zip(&is_new)
-            .filter(|(_, new)| **new)
-            .map(|(request, _)| request),
-    )
-    .await?;
+    let mut next =
+        reserve(&mut tx, batch.iter().zip(&is_new).filter(|(_, new)| **new).map(|(request, _)| request)).await?;
 
     let mut answers = Vec::with_capacity(batch.len());
     let mut raises = Vec::new();
     let mut fresh_records = Vec::new();
     let mut event_rows = Vec::new();
     for (request, is_new) in batch.into_iter().zip(is_new) {
-        let record = request
-            .idempotency
-            .as_ref()
-            .and_then(|i| records.get(&(request.app, i.key.clone())));
+        let record = request.idempotency.as_ref().and_then(|i| records.get(&(request.app, i.key.clone())));
         if !is_new {
             answers.push(record.map_or(Accepted::NoApp, |record| replay(record, &request)));
             continue;
@@ -188,19 +171,11 @@ pub(super) async fn accept(db: Db, now: Timestamp, chunk: u32, batch: Vec<Accept
             continue;
         };
         let first_position = *next;
-        let events: Vec<Event> = request
-            .events
-            .iter()
-            .map(|event| placed(event.clone(), id::new(now), next, now))
-            .collect();
+        let events: Vec<Event> =
+            request.events.iter().map(|event| placed(event.clone(), id::new(now), next, now)).collect();
         if let Some(Idempotency { key, fingerprint }) = request.idempotency {
             let event_ids = events.iter().map(|event| event.id).collect();
-            let record = Record {
-                fingerprint,
-                event_ids,
-                first_position,
-                accepted_at: now,
-            };
+            let record = Record { fingerprint, event_ids, first_position, accepted_at: now };
             fresh_records.push(RecordValues::new(request.app, &key, &record));
             records.insert((request.app, key), record);
         }
@@ -223,31 +198,17 @@ pub(super) async fn accept(db: Db, now: Timestamp, chunk: u32, batch: Vec<Accept
 fn placed(content: NewEvent, id: EventId, next: &mut i64, now: Timestamp) -> Event {
     let position = Position(*next);
     *next += 1;
-    Event {
-        id,
-        position,
-        accepted_at: now,
-        occurred_at: content.occurred_at.unwrap_or(now),
-        content,
-    }
+    Event { id, position, accepted_at: now, occurred_at: content.occurred_at.unwrap_or(now), content }
 }
 
 /// The same answer again: the body is the same, so only ids, positions and time come from the record.
 fn replay(record: &Record, request: &Accept) -> Accepted {
-    if request
-        .idempotency
-        .as_ref()
-        .is_none_or(|i| i.fingerprint != record.fingerprint)
-    {
+    if request.idempotency.as_ref().is_none_or(|i| i.fingerprint != record.fingerprint) {
         return Accepted::KeyReused;
     }
     let mut next = record.first_position;
     let events = request.events.iter().zip(&record.event_ids);
-    Accepted::Replayed(
-        events
-            .map(|(event, id)| placed(event.clone(), *id, &mut next, record.accepted_at))
-            .collect(),
-    )
+    Accepted::Replayed(events.map(|(event, id)| placed(event.clone(), *id, &mut next, record.accepted_at)).collect())
 }
 
 /// Takes positions for all events of all apps; answers each app's first.
@@ -261,21 +222,12 @@ async fn reserve(tx: &mut Tx, requests: impl Iterator<Item = &Accept>) -> Result
     for request in requests {
         *counts.entry(request.app).or_default() += request.events.len() as i64;
     }
-    let mut wanted: Vec<_> = counts
-        .iter()
-        .map(|(app, events)| Count {
-            app: *app,
-            events: *events,
-        })
-        .collect();
+    let mut wanted: Vec<_> = counts.iter().map(|(app, events)| Count { app: *app, events: *events }).collect();
     wanted.sort_by_key(|count| count.app.uuid());
     let sql = "update apps set head = apps.head + cast(r.value->>'events' as bigint) from json_each($1) r
                where apps.id = r.value->>'app' and apps.deleted_at is null returning apps.id, apps.head";
     let heads: Vec<(Word<AppId>, i64)> = tx.fetch_all(sql, (rows(&wanted)?,)).await?;
-    Ok(heads
-        .into_iter()
-        .map(|(app, head)| (app.0, head - counts.get(&app.0).copied().unwrap_or(0) + 1))
-        .collect())
+    Ok(heads.into_iter().map(|(app, head)| (app.0, head - counts.get(&app.0).copied().unwrap_or(0) + 1)).collect())
 }
 
 #[derive(Serialize)]
@@ -309,12 +261,7 @@ async fn recorded(tx: &mut Tx, batch: &[Accept]) -> Result<HashMap<(AppId, Strin
         key: &'a str,
     }
     let keys: Vec<_> = (batch.iter())
-        .filter_map(|request| {
-            Some(Key {
-                app: request.app,
-                key: &request.idempotency.as_ref()?.key,
-            })
-        })
+        .filter_map(|request| Some(Key { app: request.app, key: &request.idempotency.as_ref()?.key }))
         .collect();
     if keys.is_empty() {
         return Ok(HashMap::new());
@@ -325,15 +272,7 @@ async fn recorded(tx: &mut Tx, batch: &[Accept]) -> Result<HashMap<(AppId, Strin
     let found: Vec<Row> = tx.fetch_all(sql, (rows(&keys)?,)).await?;
     let record = |(app, key, fingerprint, event_ids, first_position, accepted_at): Row| {
         let accepted_at = Timestamp::from_ms(accepted_at);
-        (
-            (app.0, key),
-            Record {
-                fingerprint,
-                event_ids: event_ids.0,
-                first_position,
-                accepted_at,
-            },
-        )
+        ((app.0, key), Record { fingerprint, event_ids: event_ids.0, first_position, accepted_at })
     };
     Ok(found.into_iter().map(record).collect())
 }
@@ -376,19 +315,10 @@ impl<'a> EventValues<'a> {
     fn new(app: AppId, event: &'a Event, traceparent: Option<&'a str>) -> Self {
         let content = &event.content;
         let data = content.data.as_deref().map(RawValue::get);
-        let texts = [
-            Some(content.feed.as_str()),
-            Some(&content.kind),
-            content.key.as_deref(),
-            content.href.as_deref(),
-            data,
-        ];
-        let alert_bytes = content
-            .wake
-            .alert
-            .as_ref()
-            .and_then(|alert| serde_json::to_string(alert).ok())
-            .map_or(0, |t| t.len());
+        let texts =
+            [Some(content.feed.as_str()), Some(&content.kind), content.key.as_deref(), content.href.as_deref(), data];
+        let alert_bytes =
+            content.wake.alert.as_ref().and_then(|alert| serde_json::to_string(alert).ok()).map_or(0, |t| t.len());
         /// What the JSON around the texts takes on a page: ids, times, names.
         const FRAME_BYTES: usize = 300;
         let bytes = FRAME_BYTES + alert_bytes + texts.into_iter().flatten().map(str::len).sum::<usize>();
@@ -407,11 +337,7 @@ impl<'a> EventValues<'a> {
             expires_at: event.expires_at().as_ms(),
             wake: &content.wake,
             wake_class: content.wake.class,
-            cancel_on: content
-                .wake
-                .alert
-                .as_ref()
-                .map_or(CancelOn::Fetch, |alert| alert.cancel_on),
+            cancel_on: content.wake.alert.as_ref().map_or(CancelOn::Fetch, |alert| alert.cancel_on),
             bytes: bytes as i64,
             traceparent,
         }

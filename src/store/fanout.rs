@@ -32,12 +32,7 @@ impl Raise {
     /// The claim of an event; `None` if it wakes nobody.
     pub(super) fn of(app: AppId, event: &Event) -> Option<Self> {
         let class = event.content.wake.class.class()?;
-        let insists = event
-            .content
-            .wake
-            .alert
-            .as_ref()
-            .is_some_and(|alert| alert.cancel_on == CancelOn::Never);
+        let insists = event.content.wake.alert.as_ref().is_some_and(|alert| alert.cancel_on == CancelOn::Never);
         Some(Self {
             app,
             feed: event.content.feed.clone(),
@@ -108,10 +103,7 @@ pub(super) async fn begin(tx: &mut Tx, raises: Vec<Raise>, chunk: u32, now: Time
     if raises.is_empty() {
         return Ok(());
     }
-    let feed_of = |raise: &Raise| Feed {
-        app: raise.app,
-        feed: raise.feed.clone(),
-    };
+    let feed_of = |raise: &Raise| Feed { app: raise.app, feed: raise.feed.clone() };
     let mut feeds: Vec<Feed> = raises.iter().map(feed_of).collect();
     feeds.sort_by(|a, b| a.feed.cmp(&b.feed).then(a.app.uuid().cmp(&b.app.uuid())));
     feeds.dedup();
@@ -121,18 +113,8 @@ pub(super) async fn begin(tx: &mut Tx, raises: Vec<Raise>, chunk: u32, now: Time
                from json_each($1) r";
     let counts: Vec<(Word<AppId>, Word<FeedName>, i64)> =
         tx.fetch_all(sql, (rows(&feeds)?, i64::from(chunk) + 1)).await?;
-    let followers: HashMap<Feed, i64> = counts
-        .into_iter()
-        .map(|(app, feed, count)| {
-            (
-                Feed {
-                    app: app.0,
-                    feed: feed.0,
-                },
-                count,
-            )
-        })
-        .collect();
+    let followers: HashMap<Feed, i64> =
+        counts.into_iter().map(|(app, feed, count)| (Feed { app: app.0, feed: feed.0 }, count)).collect();
     let (mut at_once, mut later, mut left) = (Vec::new(), Vec::new(), i64::from(chunk));
     for raise in raises {
         let count = followers.get(&feed_of(&raise)).copied().unwrap_or(0);
@@ -176,24 +158,12 @@ impl Store {
         let (last, count): (Option<String>, i64) = tx.fetch_one(sql, (app, feed.clone(), after.clone(), chunk)).await?;
         if let Some(last) = &last {
             let sticky = if cancel_on == "never" { position } else { 0 };
-            let raise = Raise {
-                app: app.0,
-                feed: feed.0,
-                class: class.0,
-                position,
-                expires_at,
-                sticky,
-            };
+            let raise = Raise { app: app.0, feed: feed.0, class: class.0, position, expires_at, sticky };
             let sql = raise_levels!("and f.device_id > $3 and f.device_id <= $4");
-            tx.execute(sql, (rows(&[raise])?, now.as_ms(), after, last.clone()))
-                .await?;
+            tx.execute(sql, (rows(&[raise])?, now.as_ms(), after, last.clone())).await?;
         }
         if count < chunk {
-            tx.execute(
-                "delete from fanouts where app_id = $1 and position = $2",
-                (app, position),
-            )
-            .await?;
+            tx.execute("delete from fanouts where app_id = $1 and position = $2", (app, position)).await?;
         } else {
             let sql = "update fanouts set after_device = $3 where app_id = $1 and position = $2";
             tx.execute(sql, (app, position, last)).await?;

@@ -77,23 +77,14 @@ pub(super) async fn write(db: Db, now: Timestamp, batch: Vec<Finished>) -> Resul
             continue;
         };
         let verdict = policy::judge(&finished.reply, &row.call(call), now);
-        let retry_at = if let Verdict::RetryAt(at) = verdict {
-            Some(at)
-        } else {
-            None
-        };
+        let retry_at = if let Verdict::RetryAt(at) = verdict { Some(at) } else { None };
         answers.push(Answer::new(finished, retry_at));
         if row.lease.as_deref() == Some(call.attempt.to_string().as_str()) {
             changed.push(row.after(call, verdict, now));
         }
         let reason = finished.reply.reason.as_deref();
         if let Some(status) = row.status_after(call, &finished.reply, verdict) {
-            statuses.push(StatusChange {
-                app: call.app,
-                device: call.device,
-                status,
-                reason,
-            });
+            statuses.push(StatusChange { app: call.app, device: call.device, status, reason });
         }
     }
     history::complete(&mut tx, &answers).await?;
@@ -112,11 +103,7 @@ async fn present(tx: &mut Tx, batch: &[Finished]) -> Result<HashMap<(AppId, Devi
         class: Class,
     }
     let keys: Vec<Key> = (batch.iter())
-        .map(|finished| Key {
-            app: finished.call.app,
-            device: finished.call.device,
-            class: finished.call.class,
-        })
+        .map(|finished| Key { app: finished.call.app, device: finished.call.device, class: finished.call.class })
         .collect();
     let sql = "select l.app_id, l.device_id, l.class, l.head, l.sticky_head, l.told, l.lease,
                    case a.confirm when 'ack' then d.acked else d.fetched end as reached,
@@ -127,10 +114,7 @@ async fn present(tx: &mut Tx, batch: &[Finished]) -> Result<HashMap<(AppId, Devi
                join apps a on a.id = l.app_id
                where l.app_id = r.value->>'app' and l.device_id = r.value->>'device' and l.class = r.value->>'class'";
     let found: Vec<PresentRow> = tx.fetch_all(sql, (rows(&keys)?,)).await?;
-    Ok(found
-        .into_iter()
-        .map(|row| ((row.app_id.0, row.device_id.0, row.class.0), row))
-        .collect())
+    Ok(found.into_iter().map(|row| ((row.app_id.0, row.device_id.0, row.class.0), row)).collect())
 }
 
 impl PresentRow {
@@ -204,10 +188,8 @@ impl PresentRow {
 
 /// An accepted alert tells the background class too: the phone comes for either.
 async fn tell_background(tx: &mut Tx, changed: &[LevelValues]) -> Result<()> {
-    let alerts: Vec<_> = changed
-        .iter()
-        .filter(|level| level.class == Class::Alert && level.told_at.is_some())
-        .collect();
+    let alerts: Vec<_> =
+        changed.iter().filter(|level| level.class == Class::Alert && level.told_at.is_some()).collect();
     if alerts.is_empty() {
         return Ok(());
     }

@@ -83,10 +83,7 @@ impl Store {
 pub(super) async fn counter(tx: &mut Tx, app: AppId) -> Result<Option<Position>> {
     // An update that changes nothing takes the row's lock on every database.
     let sql = "update apps set head = head where id = $1 and deleted_at is null returning head";
-    Ok(tx
-        .fetch_optional::<(i64,)>(sql, (Word(app),))
-        .await?
-        .map(|(head,)| Position(head)))
+    Ok(tx.fetch_optional::<(i64,)>(sql, (Word(app),)).await?.map(|(head,)| Position(head)))
 }
 
 /// The feeds a device follows, in the order it came to follow them: its own last.
@@ -116,16 +113,11 @@ pub(super) async fn add(tx: &mut Tx, device: &Device, feeds: &[FeedName]) -> Res
     let sql = "update apps set head = head + $2 where id = $1 returning head";
     let (counter,): (i64,) = tx.fetch_one(sql, (Word(device.app), feeds.len() as i64)).await?;
     let first = counter - feeds.len() as i64 + 1;
-    let new: Vec<_> = feeds
-        .iter()
-        .zip(first..)
-        .map(|(feed, since)| New { feed, since })
-        .collect();
+    let new: Vec<_> = feeds.iter().zip(first..).map(|(feed, since)| New { feed, since }).collect();
     let sql = "insert into follows (app_id, device_id, feed, since)
                select $1, $2, value->>'feed', cast(value->>'since' as bigint) from json_each($3) where true
                on conflict (app_id, device_id, feed) do nothing";
-    tx.execute(sql, (Word(device.app), Word(device.id), rows(&new)?))
-        .await?;
+    tx.execute(sql, (Word(device.app), Word(device.id), rows(&new)?)).await?;
     Ok(Position(counter))
 }
 
@@ -135,11 +127,7 @@ pub(super) async fn remove(tx: &mut Tx, device: &Device, feeds: &[FeedName]) -> 
         return Ok(());
     }
     let sql = "delete from follows where app_id = $1 and device_id = $2 and feed in (select value from json_each($3))";
-    if tx
-        .execute(sql, (Word(device.app), Word(device.id), rows(feeds)?))
-        .await?
-        == 0
-    {
+    if tx.execute(sql, (Word(device.app), Word(device.id), rows(feeds)?)).await? == 0 {
         return Ok(());
     }
     // What still wants the device awake is found anew from the feeds it still follows. A call under way keeps its lease.
@@ -161,8 +149,7 @@ pub(super) async fn remove(tx: &mut Tx, device: &Device, feeds: &[FeedName]) -> 
             feed = case when levels.feed in (select value from json_each($3)) then null else levels.feed end
          where app_id = $1 and device_id = $2"
     );
-    tx.execute(sql, (Word(device.app), Word(device.id), rows(feeds)?))
-        .await?;
+    tx.execute(sql, (Word(device.app), Word(device.id), rows(feeds)?)).await?;
     let sql = concat!(
         "update levels set due_at = null, wake_id = null, tries = 0, sticky_head = 0
          where app_id = $1 and device_id = $2 and lease is null and head <= ",
@@ -198,14 +185,7 @@ pub(super) async fn raise_for_follow(
          where excluded.head > levels.head"
     );
     let feed = feed.map(|feed| Word(feed.clone()));
-    let values = (
-        Word(device.app),
-        Word(device.id),
-        position.0,
-        feed,
-        now.as_ms() + FOLLOW_TTL_MS,
-        now.as_ms(),
-    );
+    let values = (Word(device.app), Word(device.id), position.0, feed, now.as_ms() + FOLLOW_TTL_MS, now.as_ms());
     tx.execute(sql, values).await?;
     Ok(())
 }
@@ -228,7 +208,6 @@ pub(super) async fn wake_up(tx: &mut Tx, device: &Device, now: Timestamp) -> Res
         reached!("levels"),
         " or told < sticky_head) and (due_at is null or due_at > $3)"
     );
-    tx.execute(sql, (Word(device.app), Word(device.id), now.as_ms()))
-        .await?;
+    tx.execute(sql, (Word(device.app), Word(device.id), now.as_ms())).await?;
     Ok(())
 }

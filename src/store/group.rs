@@ -31,10 +31,9 @@ impl<Q: Send + 'static, A: Send + 'static> Group<Q, A> {
                 let (requests, callers): (Vec<_>, Vec<_>) = batch.drain(..).unzip();
                 match write(requests).await {
                     // A caller that has gone away does not mind.
-                    Ok(answers) => callers
-                        .into_iter()
-                        .zip(answers)
-                        .for_each(|(caller, answer)| drop(caller.send(Ok(answer)))),
+                    Ok(answers) => {
+                        callers.into_iter().zip(answers).for_each(|(caller, answer)| drop(caller.send(Ok(answer))))
+                    }
                     Err(error) => {
                         let error = Arc::new(error);
                         callers

@@ -132,23 +132,10 @@ impl Store {
                 " order by t.id desc limit $7"
             )
         };
-        let AttemptFilter {
-            device,
-            wake,
-            outcome,
-            since,
-        } = filter;
+        let AttemptFilter { device, wake, outcome, since } = filter;
         let since_ms = since.map(Timestamp::as_ms);
         let (wake, device, outcome) = (wake.map(Word), device.map(Word), outcome.map(Word));
-        let values = (
-            Word(app),
-            wake,
-            device,
-            outcome,
-            since_ms,
-            before.to_owned(),
-            limit as i64,
-        );
+        let values = (Word(app), wake, device, outcome, since_ms, before.to_owned(), limit as i64);
         let found: Vec<AttemptRow> = self.db().fetch_all(sql, values).await?;
         Ok(found.into_iter().map(Attempt::from).collect())
     }
@@ -169,13 +156,7 @@ impl Store {
                and t.class = e.wake_class and (t.device_id > $3 or (t.device_id = $3 and t.id > $4))
              order by t.device_id, t.id limit $5"
         );
-        let values = (
-            Word(app),
-            position.0,
-            after.0.to_owned(),
-            after.1.to_owned(),
-            limit as i64,
-        );
+        let values = (Word(app), position.0, after.0.to_owned(), after.1.to_owned(), limit as i64);
         let found: Vec<AttemptRow> = self.db().fetch_all(sql, values).await?;
         Ok(found.into_iter().map(Attempt::from).collect())
     }

@@ -35,10 +35,7 @@ impl Store {
     async fn forget_requests(&self, now: Timestamp) -> Result<u64> {
         let sql = "delete from idempotency where accepted_at < $1 and (app_id, key) in
                      (select app_id, key from idempotency where accepted_at < $1 limit $2)";
-        let keys = self
-            .db()
-            .execute(sql, ((now - IDEMPOTENCY_KEPT).as_ms(), CHUNK))
-            .await?;
+        let keys = self.db().execute(sql, ((now - IDEMPOTENCY_KEPT).as_ms(), CHUNK)).await?;
         let sql = "delete from device_tokens where secret_hash in
                      (select secret_hash from device_tokens where expires_at < $1 limit $2)";
         Ok(keys.max(self.db().execute(sql, (now.as_ms(), CHUNK)).await?))

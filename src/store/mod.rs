@@ -80,10 +80,7 @@ pub struct StoreOptions {
 
 impl Default for StoreOptions {
     fn default() -> Self {
-        Self {
-            fanout_chunk: 500,
-            lease: Duration::from_secs(45),
-        }
+        Self { fanout_chunk: 500, lease: Duration::from_secs(45) }
     }
 }
 
@@ -120,9 +117,7 @@ impl Store {
         let changed = Arc::new(Notify::new());
         let accepts = {
             let (db, clock) = (db.clone(), clock.clone());
-            Group::start(tasks, move |batch| {
-                events::accept(db.clone(), clock.now(), options.fanout_chunk, batch)
-            })
+            Group::start(tasks, move |batch| events::accept(db.clone(), clock.now(), options.fanout_chunk, batch))
         };
         let visits = {
             let (db, clock) = (db.clone(), clock.clone());
@@ -132,19 +127,7 @@ impl Store {
             let (db, clock) = (db.clone(), clock.clone());
             Group::start(tasks, move |batch| finish::write(db.clone(), clock.now(), batch))
         };
-        Ok(Self {
-            inner: Arc::new(Inner {
-                db,
-                secrets,
-                clock,
-                options,
-                epoch,
-                changed,
-                accepts,
-                visits,
-                finishes,
-            }),
-        })
+        Ok(Self { inner: Arc::new(Inner { db, secrets, clock, options, epoch, changed, accepts, visits, finishes }) })
     }
 
     /// The line of history that this database is on.
@@ -180,9 +163,7 @@ impl Store {
 /// Reads or writes the node's row; answers the epoch.
 async fn claim_node(db: &Db, secrets: &Secrets, clock: &Clock) -> anyhow::Result<Epoch> {
     let mut tx = db.begin().await?;
-    let found: Option<(i64, String)> = tx
-        .fetch_optional("select epoch, key_check from node where id = 1", ())
-        .await?;
+    let found: Option<(i64, String)> = tx.fetch_optional("select epoch, key_check from node where id = 1", ()).await?;
     if let Some((epoch, key_check)) = found {
         anyhow::ensure!(
             key_check == secrets.key_check(),
@@ -192,8 +173,7 @@ async fn claim_node(db: &Db, secrets: &Secrets, clock: &Clock) -> anyhow::Result
     }
     let epoch = rand::rng().random_range(1..i64::MAX);
     let sql = "insert into node (id, epoch, key_check, created_at) values (1, $1, $2, $3)";
-    tx.execute(sql, (epoch, secrets.key_check(), clock.now().as_ms()))
-        .await?;
+    tx.execute(sql, (epoch, secrets.key_check(), clock.now().as_ms())).await?;
     tx.commit().await?;
     Ok(Epoch(epoch))
 }

@@ -44,9 +44,8 @@ impl Store {
             return Ok(None);
         }
         let sql = select_devices!("where d.app_id = $1 and d.installation_id = $2");
-        let known: Option<DeviceRow> = tx
-            .fetch_optional(sql, (Word(app), registration.installation_id.clone()))
-            .await?;
+        let known: Option<DeviceRow> =
+            tx.fetch_optional(sql, (Word(app), registration.installation_id.clone())).await?;
         let secret = secret::generate("dt_");
         let registered = apply(&mut tx, app, known.map(Device::from), registration, now, Some(secret)).await?;
         tx.commit().await?;
@@ -96,14 +95,7 @@ pub(super) async fn apply(
     }
     let feeds = follows::feeds_of(tx, app, device.id).await?;
     let cursor = if reset { counter } else { device.acked };
-    Ok(Registered {
-        device,
-        feeds,
-        secret,
-        created,
-        reset,
-        cursor,
-    })
+    Ok(Registered { device, feeds, secret, created, reset, cursor })
 }
 
 fn unknown(app: AppId, wanted: &Registration, now: Timestamp) -> Device {
@@ -165,13 +157,7 @@ async fn take_token_from_others(tx: &mut Tx, device: &Device, wanted: &Registrat
                  status_at = $5
                where app_id = $1 and transport = $2 and token = $3 and id <> $4";
     let token = wanted.token.expose_secret().to_owned();
-    let values = (
-        Word(device.app),
-        Word(wanted.transport),
-        token,
-        Word(device.id),
-        now.as_ms(),
-    );
+    let values = (Word(device.app), Word(wanted.transport), token, Word(device.id), now.as_ms());
     tx.execute(sql, values).await?;
     Ok(())
 }
@@ -188,32 +174,17 @@ async fn set_feeds(
         Some(feeds) => feeds,
         // A changed user takes nothing over but what this request names.
         None if reset => Vec::new(),
-        None => present
-            .iter()
-            .filter(|feed| feed.kind() != FeedKind::Own)
-            .cloned()
-            .collect(),
+        None => present.iter().filter(|feed| feed.kind() != FeedKind::Own).cloned().collect(),
     };
     // A name that cannot be a feed was refused at the edge.
     wanted.extend(device.user.as_deref().and_then(|user| FeedName::of_user(user).ok()));
     wanted.push(FeedName::of_device(device.id));
-    let leaving: Vec<_> = present
-        .iter()
-        .filter(|feed| reset || !wanted.contains(feed))
-        .cloned()
-        .collect();
-    let entering: Vec<_> = wanted
-        .into_iter()
-        .filter(|feed| reset || !present.contains(feed))
-        .collect();
+    let leaving: Vec<_> = present.iter().filter(|feed| reset || !wanted.contains(feed)).cloned().collect();
+    let entering: Vec<_> = wanted.into_iter().filter(|feed| reset || !present.contains(feed)).collect();
     follows::remove(tx, device, &leaving).await?;
     let counter = follows::add(tx, device, &entering).await?;
     let newest = entering.last().map(|_| {
-        let only = if let [feed] = entering.as_slice() {
-            Some(feed.clone())
-        } else {
-            None
-        };
+        let only = if let [feed] = entering.as_slice() { Some(feed.clone()) } else { None };
         (counter, only)
     });
     Ok((newest, counter))

@@ -47,13 +47,7 @@ impl Store {
                      and not exists (select 1 from events n where n.app_id = e.app_id and n.feed = e.feed and n.key = e.key
                                      and n.position > e.position)
                    order by e.feed, e.key limit $5";
-        let values = (
-            Word(app),
-            Word(device),
-            after.0.to_owned(),
-            after.1.to_owned(),
-            limits::PAGE_EVENTS as i64 + 1,
-        );
+        let values = (Word(app), Word(device), after.0.to_owned(), after.1.to_owned(), limits::PAGE_EVENTS as i64 + 1);
         page(self.db().fetch_all(sql, values).await?)
     }
 
@@ -65,12 +59,7 @@ impl Store {
                      and not exists (select 1 from events n where n.app_id = e.app_id and n.feed = e.feed and n.key = e.key
                                      and n.position > e.position)
                    order by e.key limit $4";
-        let values = (
-            Word(app),
-            feed.as_str().to_owned(),
-            after.to_owned(),
-            limits::PAGE_EVENTS as i64 + 1,
-        );
+        let values = (Word(app), feed.as_str().to_owned(), after.to_owned(), limits::PAGE_EVENTS as i64 + 1);
         page(self.db().fetch_all(sql, values).await?)
     }
 
@@ -92,14 +81,7 @@ fn page(rows: Vec<Row>) -> Result<SnapshotPage> {
         }
         let data = data.map(RawValue::from_string).transpose();
         let data = data.map_err(|error| Error::Corrupt(format!("data at {position}: {error}")))?;
-        items.push(SnapshotItem {
-            feed: feed.0,
-            key,
-            position: Position(position),
-            kind,
-            data,
-            href,
-        });
+        items.push(SnapshotItem { feed: feed.0, key, position: Position(position), kind, data, href });
     }
     let has_more = items.len() < found;
     Ok(SnapshotPage { items, has_more })

@@ -104,9 +104,7 @@ impl Store {
         let row: Option<(i64, Option<Json<EventCounts>>)> =
             self.db().fetch_optional(sql, (Word(app), position.0)).await?;
         let (fanning_out, kept) = row.unwrap_or_default();
-        let kept = kept
-            .map(|json| json.0)
-            .filter(|counts| now.since(counts.counted_at) < REFRESH_EVERY);
+        let kept = kept.map(|json| json.0).filter(|counts| now.since(counts.counted_at) < REFRESH_EVERY);
         let counts = match kept {
             Some(counts) => counts,
             None => self.count(app, stored, now).await?,

@@ -131,18 +131,12 @@ impl Store {
         let sql = "select feed, since from follows where app_id = $1 and device_id = $2 and since > $3 and since <= $4";
         let followed: Vec<(Word<FeedName>, i64)> = tx.fetch_all(sql, (Word(app), Word(device), after.0, last)).await?;
         let mut entries = entries(events)?;
-        entries.extend((followed.into_iter()).map(|(feed, since)| PageEntry::Followed {
-            feed: feed.0,
-            position: Position(since),
-        }));
+        entries.extend(
+            (followed.into_iter()).map(|(feed, since)| PageEntry::Followed { feed: feed.0, position: Position(since) }),
+        );
         entries.sort_by_key(PageEntry::position);
         let through = if has_more { Position(last) } else { counter };
-        Ok(Paged::Page(Page {
-            entries,
-            through,
-            has_more,
-            state: follows,
-        }))
+        Ok(Paged::Page(Page { entries, through, has_more, state: follows }))
     }
 
     /// The next page of one feed; `None` if `reader` is a device that does not follow it.
@@ -192,32 +186,19 @@ impl Store {
             _ => None,
         };
         let state = format!("{feed} {}", next.last().map_or(after.0, |(position, _)| *position));
-        let page = Page {
-            entries: entries(events)?,
-            through,
-            has_more,
-            state,
-        };
-        Ok(Some(FeedPage {
-            paged: Paged::Page(page),
-            fetched,
-        }))
+        let page = Page { entries: entries(events)?, through, has_more, state };
+        Ok(Some(FeedPage { paged: Paged::Page(page), fetched }))
     }
 
     /// The app's counter: nothing is above it.
     pub async fn counter(&self, app: AppId) -> Result<Position> {
-        Ok(counter(&mut self.db().snapshot().await?, app)
-            .await?
-            .unwrap_or_default())
+        Ok(counter(&mut self.db().snapshot().await?, app).await?.unwrap_or_default())
     }
 }
 
 async fn counter(tx: &mut Tx, app: AppId) -> Result<Option<Position>> {
     let sql = "select head from apps where id = $1 and deleted_at is null";
-    Ok(tx
-        .fetch_optional::<(i64,)>(sql, (Word(app),))
-        .await?
-        .map(|(head,)| Position(head)))
+    Ok(tx.fetch_optional::<(i64,)>(sql, (Word(app),)).await?.map(|(head,)| Position(head)))
 }
 
 /// The follows and the newest position in followed feeds, as a text that changes when they do.
@@ -226,9 +207,7 @@ async fn state(tx: &mut Tx, app: AppId, device: DeviceId) -> Result<String> {
                    where e.app_id = f.app_id and e.feed = f.feed), 0)
                from follows f where f.app_id = $1 and f.device_id = $2 order by f.feed";
     let follows: Vec<(String, i64, i64)> = tx.fetch_all(sql, (Word(app), Word(device))).await?;
-    Ok(follows.iter().fold(String::new(), |text, (feed, since, newest)| {
-        format!("{text}{feed} {since} {newest}\n")
-    }))
+    Ok(follows.iter().fold(String::new(), |text, (feed, since, newest)| format!("{text}{feed} {since} {newest}\n")))
 }
 
 /// How many of the next entries fit on a page; answers the last one's position and whether more follow. The first always fits.

@@ -29,10 +29,7 @@ impl Store {
         let (hash, now) = (secret::hash(secret), self.inner.clock.now());
         let sql = "select t.used_at from device_tokens t join apps a on a.id = t.app_id
                    where t.secret_hash = $1 and a.deleted_at is null and (t.expires_at is null or t.expires_at > $2)";
-        let Some((used_at,)) = self
-            .db()
-            .fetch_optional::<(Option<i64>,)>(sql, (hash.clone(), now.as_ms()))
-            .await?
+        let Some((used_at,)) = self.db().fetch_optional::<(Option<i64>,)>(sql, (hash.clone(), now.as_ms())).await?
         else {
             return Ok(None);
         };
@@ -48,17 +45,13 @@ impl Store {
 
     async fn first_use(&self, hash: &str, now: Timestamp) -> Result<()> {
         let mut tx = self.db().begin().await?;
-        tx.execute(
-            "update device_tokens set used_at = $2 where secret_hash = $1",
-            (hash.to_owned(), now.as_ms()),
-        )
-        .await?;
+        tx.execute("update device_tokens set used_at = $2 where secret_hash = $1", (hash.to_owned(), now.as_ms()))
+            .await?;
         let sql = "update device_tokens set expires_at = $2
                    where (expires_at is null or expires_at > $2)
                      and exists (select 1 from device_tokens n where n.secret_hash = $1 and n.app_id = device_tokens.app_id
                                  and n.device_id = device_tokens.device_id and n.created_at > device_tokens.created_at)";
-        tx.execute(sql, (hash.to_owned(), (now + AFTER_FIRST_USE).as_ms()))
-            .await?;
+        tx.execute(sql, (hash.to_owned(), (now + AFTER_FIRST_USE).as_ms())).await?;
         tx.commit().await?;
         Ok(())
     }
@@ -79,17 +72,14 @@ pub(super) async fn issue(tx: &mut Tx, device: &Device, secret: &SecretString, n
                select $1, $2, $3, max(created_at) from
                  (select $4 as created_at union all
                   select created_at + 1 from device_tokens where app_id = $2 and device_id = $3)";
-    tx.execute(sql, (secret::hash(secret.expose_secret()), app, id, now.as_ms()))
-        .await?;
+    tx.execute(sql, (secret::hash(secret.expose_secret()), app, id, now.as_ms())).await?;
     Ok(())
 }
 
 /// Ends all tokens of a device but the one just issued.
 pub(super) async fn end_all_but(tx: &mut Tx, device: &Device, secret: Option<&SecretString>) -> Result<()> {
     let sql = "delete from device_tokens where app_id = $1 and device_id = $2 and secret_hash <> $3";
-    let keep = secret
-        .map(|secret| secret::hash(secret.expose_secret()))
-        .unwrap_or_default();
+    let keep = secret.map(|secret| secret::hash(secret.expose_secret())).unwrap_or_default();
     tx.execute(sql, (Word(device.app), Word(device.id), keep)).await?;
     Ok(())
 }

@@ -37,10 +37,7 @@ impl Store {
     /// The head of a wake of this device; `None` if it never had one of that id.
     pub async fn wake_head(&self, app: AppId, device: DeviceId, wake: WakeId) -> Result<Option<Position>> {
         let sql = "select head from attempts where app_id = $1 and wake_id = $2 and device_id = $3 limit 1";
-        let row: Option<(i64,)> = self
-            .db()
-            .fetch_optional(sql, (Word(app), Word(wake), Word(device)))
-            .await?;
+        let row: Option<(i64,)> = self.db().fetch_optional(sql, (Word(app), Word(wake), Word(device))).await?;
         Ok(row.map(|(head,)| Position(head)))
     }
 }

@@ -39,9 +39,7 @@ pub(super) fn request(
     bearer: HeaderValue,
 ) -> Result<Request<Full<Bytes>>, String> {
     let path = format!("/3/device/{}", target.token.expose_secret());
-    let uri = endpoint
-        .uri(&path)
-        .map_err(|_| "the token cannot be part of a path".to_owned())?;
+    let uri = endpoint.uri(&path).map_err(|_| "the token cannot be part of a path".to_owned())?;
     let headers = ApnsHeaders::of(trigger);
     let mut request = Request::new(Full::new(Bytes::from(payload.json)));
     *request.method_mut() = Method::POST;
@@ -90,24 +88,14 @@ struct ErrorBody {
 /// Reads an answer, whatever its body is.
 pub(super) fn read(status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Verdict {
     let provider_id = headers.get(APNS_ID).and_then(|id| id.to_str().ok()).map(str::to_owned);
-    let error: Option<ErrorBody> = if status == StatusCode::OK {
-        None
-    } else {
-        serde_json::from_slice(body).ok()
-    };
+    let error: Option<ErrorBody> = if status == StatusCode::OK { None } else { serde_json::from_slice(body).ok() };
     let (reason, timestamp) = error.map_or((None, None), |error| (error.reason, error.timestamp));
     let meaning = match reason.as_deref().and_then(documented) {
-        Some(Meaning::Unregistered { .. }) => Meaning::Unregistered {
-            since: timestamp.map(Timestamp::from_ms),
-        },
+        Some(Meaning::Unregistered { .. }) => Meaning::Unregistered { since: timestamp.map(Timestamp::from_ms) },
         Some(meaning) => meaning,
         None => by_status(status),
     };
-    Verdict {
-        meaning,
-        reason,
-        provider_id,
-    }
+    Verdict { meaning, reason, provider_id }
 }
 
 /// Whether the connection itself is used up and the next call needs another.
@@ -115,9 +103,7 @@ pub(super) fn ends_connection(status: StatusCode, body: &[u8]) -> bool {
     if status == StatusCode::OK {
         return false;
     }
-    let reason = serde_json::from_slice::<ErrorBody>(body)
-        .ok()
-        .and_then(|error| error.reason);
+    let reason = serde_json::from_slice::<ErrorBody>(body).ok().and_then(|error| error.reason);
     matches!(
         reason.as_deref(),
         Some("Shutdown" | "IdleTimeout" | "UnrelatedKeyIdInToken" | "TooManyProviderTokenUpdates")

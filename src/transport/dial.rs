@@ -55,18 +55,12 @@ impl Endpoint {
         }
         let host = url.host_str().ok_or_else(|| format!("{url} names no host"))?;
         let port = url.port_or_known_default().unwrap_or(443);
-        let authority = if url.port().is_some() {
-            format!("{host}:{port}")
-        } else {
-            host.to_owned()
-        };
+        let authority = if url.port().is_some() { format!("{host}:{port}") } else { host.to_owned() };
         let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
         let mut tls = tls.clone();
         tls.alpn_protocols = vec![b"h2".to_vec()];
         Ok(Self {
-            authority: authority
-                .parse()
-                .map_err(|_| format!("{authority:?} cannot be asked for"))?,
+            authority: authority.parse().map_err(|_| format!("{authority:?} cannot be asked for"))?,
             name: ServerName::try_from(host.clone()).map_err(|_| format!("{host:?} is not a name of a server"))?,
             prefix: url.path().trim_end_matches('/').to_owned(),
             host,
@@ -77,16 +71,8 @@ impl Endpoint {
 
     /// The absolute URI of `path`, which starts with a slash.
     pub fn uri(&self, path: &str) -> Result<Uri, hyper::http::Error> {
-        let path = if self.prefix.is_empty() {
-            path.to_owned()
-        } else {
-            format!("{}{path}", self.prefix)
-        };
-        Uri::builder()
-            .scheme(Scheme::HTTPS)
-            .authority(self.authority.clone())
-            .path_and_query(path)
-            .build()
+        let path = if self.prefix.is_empty() { path.to_owned() } else { format!("{}{path}", self.prefix) };
+        Uri::builder().scheme(Scheme::HTTPS).authority(self.authority.clone()).path_and_query(path).build()
     }
 
     /// Host and port, for people.
@@ -97,19 +83,11 @@ impl Endpoint {
     /// Looks the host up afresh, connects, and shakes hands; the error is for people.
     pub(super) async fn dial(&self) -> Result<Heard<TlsStream<TcpStream>>, String> {
         let tcp = self.tcp().await?;
-        let tls = self
-            .tls
-            .connect(self.name.clone(), tcp)
-            .await
-            .map_err(|error| format!("TLS failed: {error}"))?;
+        let tls = self.tls.connect(self.name.clone(), tcp).await.map_err(|error| format!("TLS failed: {error}"))?;
         if tls.get_ref().1.alpn_protocol() != Some(b"h2") {
             return Err("the server does not speak HTTP/2".to_owned());
         }
-        Ok(Heard {
-            io: tls,
-            ear: Arc::new(Ear::new()),
-            unreported: false,
-        })
+        Ok(Heard { io: tls, ear: Arc::new(Ear::new()), unreported: false })
     }
 
     async fn tcp(&self) -> Result<TcpStream, String> {
@@ -142,9 +120,7 @@ impl Endpoint {
 async fn open(address: SocketAddr) -> io::Result<TcpStream> {
     let stream = TcpStream::connect(address).await?;
     stream.set_nodelay(true)?;
-    let keepalive = socket2::TcpKeepalive::new()
-        .with_time(KEEPALIVE_IDLE)
-        .with_interval(KEEPALIVE_INTERVAL);
+    let keepalive = socket2::TcpKeepalive::new().with_time(KEEPALIVE_IDLE).with_interval(KEEPALIVE_INTERVAL);
     socket2::SockRef::from(&stream).set_tcp_keepalive(&keepalive)?;
     Ok(stream)
 }
@@ -159,11 +135,7 @@ pub(super) struct Ear {
 
 impl Ear {
     fn new() -> Self {
-        Self {
-            opened: Instant::now(),
-            heard_ms: AtomicU64::new(0),
-            news: Notify::new(),
-        }
+        Self { opened: Instant::now(), heard_ms: AtomicU64::new(0), news: Notify::new() }
     }
 
     /// When the connection was opened.

@@ -59,11 +59,7 @@ struct ErrorObject {
 pub(super) fn read(status: StatusCode, body: &[u8]) -> Verdict {
     if status == StatusCode::OK {
         let sent: Option<Sent> = serde_json::from_slice(body).ok();
-        return Verdict {
-            meaning: Meaning::Accepted,
-            reason: None,
-            provider_id: sent.map(|sent| sent.name),
-        };
+        return Verdict { meaning: Meaning::Accepted, reason: None, provider_id: sent.map(|sent| sent.name) };
     }
     let error = serde_json::from_slice::<ErrorBody>(body).ok().map(|body| body.error);
     let code = error.as_ref().and_then(error_code).map(str::to_owned);
@@ -71,43 +67,26 @@ pub(super) fn read(status: StatusCode, body: &[u8]) -> Verdict {
     let doubtful = error.as_ref().is_some_and(blames_token);
     let meaning = code.as_deref().and_then(|code| by_code(code, doubtful));
     let meaning = meaning.or_else(|| word.as_deref().and_then(|word| by_word(word, doubtful)));
-    Verdict {
-        meaning: meaning.unwrap_or_else(|| by_status(status)),
-        reason: code.or(word),
-        provider_id: None,
-    }
+    Verdict { meaning: meaning.unwrap_or_else(|| by_status(status)), reason: code.or(word), provider_id: None }
 }
 
 fn error_code(error: &ErrorObject) -> Option<&str> {
     let typed = |detail: &&Value| {
-        detail["@type"]
-            .as_str()
-            .is_some_and(|kind| kind.ends_with("google.firebase.fcm.v1.FcmError"))
+        detail["@type"].as_str().is_some_and(|kind| kind.ends_with("google.firebase.fcm.v1.FcmError"))
     };
     error.details.iter().find(typed)?["errorCode"].as_str()
 }
 
 /// Whether an `INVALID_ARGUMENT` is about the token, and not about what we wrote.
 fn blames_token(error: &ErrorObject) -> bool {
-    let violations = error
-        .details
-        .iter()
-        .filter_map(|detail| detail["fieldViolations"].as_array())
-        .flatten();
+    let violations = error.details.iter().filter_map(|detail| detail["fieldViolations"].as_array()).flatten();
     let mut fields = violations.filter_map(|violation| violation["field"].as_str());
     fields.any(|field| matches!(field, "message.token" | "message.fid"))
-        || error
-            .message
-            .as_deref()
-            .is_some_and(|message| message.contains(NO_TOKEN))
+        || error.message.as_deref().is_some_and(|message| message.contains(NO_TOKEN))
 }
 
 fn invalid_argument(doubtful: bool) -> Meaning {
-    if doubtful {
-        Meaning::DoubtfulToken
-    } else {
-        Meaning::OurFault
-    }
+    if doubtful { Meaning::DoubtfulToken } else { Meaning::OurFault }
 }
 
 /// FCM's own code, from `details`.

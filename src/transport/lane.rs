@@ -109,9 +109,7 @@ enum Lost {
 impl Lane {
     /// A lane that connects when it is first used; its tasks are counted by `tasks`.
     pub fn new(endpoint: Endpoint, settings: LaneSettings, clock: Clock, tasks: TaskTracker) -> Self {
-        Self {
-            pool: Pool::new(endpoint, settings, clock, tasks),
-        }
+        Self { pool: Pool::new(endpoint, settings, clock, tasks) }
     }
 
     /// Where it leads.
@@ -152,19 +150,11 @@ impl Lane {
         drop(sender);
         let (parts, body) = response.into_parts();
         permit.answered(parts.status);
-        let body = if body.is_end_stream() {
-            Bytes::new()
-        } else {
-            read(body, deadline).await
-        };
+        let body = if body.is_end_stream() { Bytes::new() } else { read(body, deadline).await };
         if (self.pool.settings().ends_connection)(parts.status, &body) {
             permit.retire();
         }
-        Ok(Answer {
-            status: parts.status,
-            headers: parts.headers,
-            body,
-        })
+        Ok(Answer { status: parts.status, headers: parts.headers, body })
     }
 }
 
@@ -181,11 +171,7 @@ fn lost(error: &hyper::Error, returned: bool) -> Lost {
         Some(reason) => format!("the connection broke: {}", reason.description()),
         None => "the connection broke".to_owned(),
     };
-    if returned || untouched {
-        Lost::Untouched(words)
-    } else {
-        Lost::Unknown(words)
-    }
+    if returned || untouched { Lost::Untouched(words) } else { Lost::Unknown(words) }
 }
 
 /// Reads what comes before the deadline, and no more than [`BODY_BYTES`]: the status alone already says what to do.

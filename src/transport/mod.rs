@@ -96,34 +96,21 @@ impl Transports {
     pub fn new(config: TransportConfig, clock: Clock, tasks: TaskTracker) -> anyhow::Result<Self> {
         let call_timeout = config.call_timeout;
         let way = Way::new(config, clock, tasks)?;
-        let shared = Shared {
-            way,
-            call_timeout,
-            lanes: RwLock::default(),
-            uses: AtomicU64::new(0),
-        };
-        Ok(Self {
-            shared: Arc::new(shared),
-        })
+        let shared = Shared { way, call_timeout, lanes: RwLock::default(), uses: AtomicU64::new(0) };
+        Ok(Self { shared: Arc::new(shared) })
     }
 
     /// One call to the provider; it always ends within the call timeout.
     pub async fn send(&self, key: &LaneKey, credential: &Credential, target: &Target, trigger: &Trigger) -> Reply {
         let deadline = Instant::now() + self.shared.call_timeout;
-        self.entry(key, credential)
-            .provider
-            .send(target, trigger, &self.shared.way, deadline)
-            .await
+        self.entry(key, credential).provider.send(target, trigger, &self.shared.way, deadline).await
     }
 
     /// Asks the provider about a credential without reaching any device: FCM `validate_only`, APNs with an impossible token. A
     /// usable credential is answered with [`Meaning::DoubtfulToken`](crate::domain::push::Meaning::DoubtfulToken) (or `Accepted`).
     pub async fn check(&self, key: &LaneKey, credential: &Credential) -> Reply {
         let deadline = Instant::now() + self.shared.call_timeout;
-        self.entry(key, credential)
-            .provider
-            .check(credential, &self.shared.way, deadline)
-            .await
+        self.entry(key, credential).provider.check(credential, &self.shared.way, deadline).await
     }
 
     /// Forgets a credential that was deleted; calls in flight finish.
@@ -147,13 +134,7 @@ impl Transports {
 
     fn entry(&self, key: &LaneKey, credential: &Credential) -> Arc<Entry> {
         let now = self.shared.uses.fetch_add(1, Ordering::Relaxed);
-        let known = self
-            .shared
-            .lanes
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .get(key)
-            .cloned();
+        let known = self.shared.lanes.read().unwrap_or_else(PoisonError::into_inner).get(key).cloned();
         if let Some(entry) = known {
             entry.last_use.store(now, Ordering::Relaxed);
             return entry;
@@ -164,17 +145,13 @@ impl Transports {
         }
         lanes.retain(|old, _| !(old.names(key.app, key.transport, &key.name) && old.version < key.version));
         if lanes.len() >= LANES {
-            let oldest = lanes
-                .iter()
-                .min_by_key(|(_, entry)| entry.last_use.load(Ordering::Relaxed));
+            let oldest = lanes.iter().min_by_key(|(_, entry)| entry.last_use.load(Ordering::Relaxed));
             if let Some(oldest) = oldest.map(|(key, _)| key.clone()) {
                 lanes.remove(&oldest);
             }
         }
-        let entry = Arc::new(Entry {
-            provider: Provider::new(credential, &self.shared.way),
-            last_use: AtomicU64::new(now),
-        });
+        let entry =
+            Arc::new(Entry { provider: Provider::new(credential, &self.shared.way), last_use: AtomicU64::new(now) });
         lanes.insert(key.clone(), Arc::clone(&entry));
         entry
     }

@@ -52,12 +52,7 @@ pub fn measure(trigger: &Trigger, poll_url: &str) -> Result<(), TooLarge> {
         if actual > limits::PUSH_BYTES {
             let largest = data(trigger, poll_url).into_iter().max_by_key(|(_, value)| value.len());
             let largest = largest.map(|(name, _)| name.to_owned()).unwrap_or_default();
-            return Err(TooLarge {
-                limit: limits::PUSH_BYTES,
-                actual,
-                largest,
-                transport,
-            });
+            return Err(TooLarge { limit: limits::PUSH_BYTES, actual, largest, transport });
         }
     }
     Ok(())
@@ -66,10 +61,7 @@ pub fn measure(trigger: &Trigger, poll_url: &str) -> Result<(), TooLarge> {
 /// The body of `POST /3/device/<token>`.
 pub fn apns(trigger: &Trigger, poll_url: &str) -> Result<Payload, serde_json::Error> {
     let json = serde_json::to_vec(&apns_payload(trigger, poll_url))?;
-    Ok(Payload {
-        counted_bytes: json.len(),
-        json,
-    })
+    Ok(Payload { counted_bytes: json.len(), json })
 }
 
 /// The body of `messages:send`; `mode` says whether it is a rehearsal.
@@ -85,14 +77,7 @@ pub fn fcm(
         TokenKind::Token => (Some(address), None),
         TokenKind::Fid => (None, Some(address)),
     };
-    let mut message = Message {
-        token,
-        fid,
-        data: None,
-        android: None,
-        webpush: None,
-        apns: None,
-    };
+    let mut message = Message { token, fid, data: None, android: None, webpush: None, apns: None };
     let class = trigger.class();
     let left_s = trigger.expires_at.since(now).as_secs().min(u64::from(limits::TTL_S));
     let counted_bytes;
@@ -100,10 +85,7 @@ pub fn fcm(
         // FCM would merge `data` into the APNs payload: it would arrive twice, and be twice as large.
         let payload = apns_payload(trigger, poll_url);
         counted_bytes = json_bytes(&payload);
-        message.apns = Some(ViaApns {
-            headers: ApnsHeaders::of(trigger),
-            payload,
-        });
+        message.apns = Some(ViaApns { headers: ApnsHeaders::of(trigger), payload });
     } else {
         let fields = data(trigger, poll_url);
         counted_bytes = data_bytes(&fields);
@@ -120,18 +102,10 @@ pub fn fcm(
         }
         Platform::Web => {
             let urgency = if class == Class::Alert { "high" } else { "normal" };
-            message.webpush = Some(WebPush {
-                headers: WebPushHeaders {
-                    ttl_s: left_s.to_string(),
-                    urgency,
-                },
-            });
+            message.webpush = Some(WebPush { headers: WebPushHeaders { ttl_s: left_s.to_string(), urgency } });
         }
     }
-    let json = serde_json::to_vec(&Send {
-        validate_only: mode == Mode::Rehearse,
-        message,
-    })?;
+    let json = serde_json::to_vec(&Send { validate_only: mode == Mode::Rehearse, message })?;
     Ok(Payload { json, counted_bytes })
 }
 
@@ -169,12 +143,7 @@ impl<'a> ApnsHeaders<'a> {
             Class::Background => ("background", "5"),
         };
         let expiration = trigger.expires_at.as_s().max(0).to_string();
-        Self {
-            push_type,
-            priority,
-            expiration,
-            collapse_id: collapse_id(trigger),
-        }
+        Self { push_type, priority, expiration, collapse_id: collapse_id(trigger) }
     }
 }
 
@@ -188,10 +157,7 @@ fn collapse_id(trigger: &Trigger) -> Option<Cow<'_, str>> {
     if feed.len() <= COLLAPSE_BYTES && feed != BACKGROUND_COLLAPSE {
         return Some(Cow::Borrowed(feed));
     }
-    Some(Cow::Owned(format!(
-        "~{}",
-        BASE64_URL_SAFE_NO_PAD.encode(Sha256::digest(feed.as_bytes()))
-    )))
+    Some(Cow::Owned(format!("~{}", BASE64_URL_SAFE_NO_PAD.encode(Sha256::digest(feed.as_bytes())))))
 }
 
 type Field<'a> = (&'static str, Cow<'a, str>);
@@ -347,10 +313,7 @@ fn apns_payload<'a>(trigger: &'a Trigger, poll_url: &'a str) -> ApnsPayload<'a> 
             interruption_level: alert.interruption_level,
         }),
     };
-    ApnsPayload {
-        aps,
-        reveille: Fields(trigger_fields(trigger, poll_url)),
-    }
+    ApnsPayload { aps, reveille: Fields(trigger_fields(trigger, poll_url)) }
 }
 
 #[derive(Serialize)]

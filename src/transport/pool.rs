@@ -101,9 +101,7 @@ impl State {
     /// A stream on the emptiest connection.
     fn take(&mut self, settings: &LaneSettings) -> Option<Arc<Conn>> {
         let slots = self.slots.iter_mut().filter(|slot| !slot.conn.sender.is_closed());
-        let slot = slots
-            .max_by_key(|slot| slot.room(settings))
-            .filter(|slot| slot.room(settings) > 0)?;
+        let slot = slots.max_by_key(|slot| slot.room(settings)).filter(|slot| slot.room(settings) > 0)?;
         slot.in_flight += 1;
         Some(Arc::clone(&slot.conn))
     }
@@ -147,13 +145,7 @@ impl State {
 
 impl Pool {
     pub(super) fn new(endpoint: Endpoint, settings: LaneSettings, clock: Clock, tasks: TaskTracker) -> Arc<Self> {
-        Arc::new(Self {
-            endpoint,
-            settings,
-            clock,
-            tasks,
-            state: Mutex::default(),
-        })
+        Arc::new(Self { endpoint, settings, clock, tasks, state: Mutex::default() })
     }
 
     pub(super) fn endpoint(&self) -> &Endpoint {
@@ -224,11 +216,7 @@ impl Pool {
             return;
         }
         let pause = state.pause(self.clock.now());
-        let sit_out = if state.slots.is_empty() {
-            PAUSE_SAT_OUT
-        } else {
-            Duration::ZERO
-        };
+        let sit_out = if state.slots.is_empty() { PAUSE_SAT_OUT } else { Duration::ZERO };
         if pause > sit_out {
             return;
         }
@@ -259,28 +247,14 @@ impl Pool {
         state.connecting = state.connecting.saturating_sub(1);
         state.next_id += 1;
         let id = state.next_id;
-        let conn = Arc::new(Conn {
-            id,
-            sender,
-            ear,
-            proven: AtomicBool::new(false),
-        });
-        state.slots.push(Slot {
-            conn,
-            in_flight: 0,
-            allowed,
-            primed: self.settings.opening == Opening::Wide,
-        });
+        let conn = Arc::new(Conn { id, sender, ear, proven: AtomicBool::new(false) });
+        state.slots.push(Slot { conn, in_flight: 0, allowed, primed: self.settings.opening == Opening::Wide });
         self.settle(&mut state);
         id
     }
 
     fn connect_failed(self: &Arc<Self>, reason: &str) {
-        tracing::warn!(
-            host = self.endpoint.authority(),
-            reason,
-            "no connection to the provider"
-        );
+        tracing::warn!(host = self.endpoint.authority(), reason, "no connection to the provider");
         let mut state = self.lock();
         state.connecting = state.connecting.saturating_sub(1);
         state.fail(reason, self.clock.now());
@@ -338,9 +312,7 @@ async fn connect(pool: Weak<Pool>, pause: Duration) {
         sleep(pause).await;
     }
     let Some(strong) = pool.upgrade() else { return };
-    let opened = timeout(CONNECT, strong.open())
-        .await
-        .unwrap_or_else(|_| Err("connecting took too long".to_owned()));
+    let opened = timeout(CONNECT, strong.open()).await.unwrap_or_else(|_| Err("connecting took too long".to_owned()));
     let (sender, connection, ear) = match opened {
         Ok(opened) => opened,
         Err(reason) => return strong.connect_failed(&reason),
@@ -394,11 +366,7 @@ pub(super) struct Permit {
 
 impl Permit {
     fn new(pool: &Arc<Pool>, conn: Arc<Conn>) -> Self {
-        Self {
-            pool: Arc::clone(pool),
-            conn,
-            sent_at: None,
-        }
+        Self { pool: Arc::clone(pool), conn, sent_at: None }
     }
 
     /// Where to send; hyper's own queue has no bound, so nothing is sent without a permit.
@@ -430,9 +398,8 @@ impl Permit {
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        let mute = self
-            .sent_at
-            .is_some_and(|sent_at| sent_at.elapsed() >= MUTE && self.conn.ear.last_heard() < sent_at);
+        let mute =
+            self.sent_at.is_some_and(|sent_at| sent_at.elapsed() >= MUTE && self.conn.ear.last_heard() < sent_at);
         if mute {
             tracing::warn!(host = self.pool.endpoint.authority(), "a connection has gone mute");
             self.pool.retire(self.conn.id);

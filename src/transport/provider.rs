@@ -83,17 +83,9 @@ fn token_client(mut tls: ClientConfig) -> anyhow::Result<reqwest::Client> {
 /// A credential at work.
 pub(super) enum Provider {
     /// Apple; one lane per world, for a connection belongs to one team, key and environment.
-    Apns {
-        token: Arc<ApnsToken>,
-        production: OnceLock<Lane>,
-        sandbox: OnceLock<Lane>,
-    },
+    Apns { token: Arc<ApnsToken>, production: OnceLock<Lane>, sandbox: OnceLock<Lane> },
     /// Google.
-    Fcm {
-        token: Arc<GoogleToken>,
-        uri: Uri,
-        lane: Lane,
-    },
+    Fcm { token: Arc<GoogleToken>, uri: Uri, lane: Lane },
     /// The credential cannot be used; the words say why.
     Broken(String),
 }
@@ -114,17 +106,11 @@ impl Provider {
                 sandbox: OnceLock::new(),
             }),
             Credential::Fcm(credential) => {
-                let uri = way
-                    .fcm
-                    .uri(&format!("/v1/projects/{}/messages:send", credential.project_id));
+                let uri = way.fcm.uri(&format!("/v1/projects/{}/messages:send", credential.project_id));
                 let uri = uri.map_err(|_| "the project id cannot be part of a path".to_owned());
                 let token = GoogleToken::new(credential, way.http.clone(), way.clock.clone(), way.tasks.clone());
                 uri.and_then(|uri| {
-                    token.map(|token| Self::Fcm {
-                        token,
-                        uri,
-                        lane: way.lane(&way.fcm, LaneSettings::fcm()),
-                    })
+                    token.map(|token| Self::Fcm { token, uri, lane: way.lane(&way.fcm, LaneSettings::fcm()) })
                 })
             }
         };
@@ -132,9 +118,7 @@ impl Provider {
     }
 
     pub(super) async fn send(&self, target: &Target, trigger: &Trigger, way: &Way, deadline: Instant) -> Reply {
-        self.attempt(target, trigger, Mode::Deliver, way, deadline)
-            .await
-            .unwrap_or_else(Early::into_reply)
+        self.attempt(target, trigger, Mode::Deliver, way, deadline).await.unwrap_or_else(Early::into_reply)
     }
 
     /// Sends what no device can receive.
@@ -146,19 +130,11 @@ impl Provider {
                 c.environments.first().copied().unwrap_or_default(),
                 c.topics.first().cloned().unwrap_or_default(),
             ),
-            Credential::Fcm(c) => (
-                "reveille-check".to_owned(),
-                Environment::default(),
-                c.project_id.clone(),
-            ),
+            Credential::Fcm(c) => ("reveille-check".to_owned(), Environment::default(), c.project_id.clone()),
         };
         let target = Target {
             transport: credential.transport(),
-            platform: if credential.transport() == Transport::Apns {
-                Platform::Ios
-            } else {
-                Platform::Android
-            },
+            platform: if credential.transport() == Transport::Apns { Platform::Ios } else { Platform::Android },
             token: SecretString::from(token),
             token_kind: TokenKind::Token,
             environment,
@@ -173,9 +149,7 @@ impl Provider {
             alert: None,
             expires_at: now + Duration::from_secs(60),
         };
-        self.attempt(&target, &trigger, Mode::Rehearse, way, deadline)
-            .await
-            .unwrap_or_else(Early::into_reply)
+        self.attempt(&target, &trigger, Mode::Rehearse, way, deadline).await.unwrap_or_else(Early::into_reply)
     }
 
     async fn attempt(
@@ -187,14 +161,7 @@ impl Provider {
         deadline: Instant,
     ) -> Result<Reply, Early> {
         match (self, target.transport) {
-            (
-                Self::Apns {
-                    token,
-                    production,
-                    sandbox,
-                },
-                Transport::Apns,
-            ) => {
+            (Self::Apns { token, production, sandbox }, Transport::Apns) => {
                 let lane = match target.environment {
                     Environment::Production => {
                         production.get_or_init(|| way.lane(&way.apns_production, LaneSettings::apns()))
@@ -209,11 +176,9 @@ impl Provider {
                     .map_err(|error| Early::ours(error.to_string()))?;
                 via_fcm(token, lane, uri, payload, way, deadline).await
             }
-            (Self::Broken(reason), _) => Err(Early {
-                meaning: Meaning::CredentialFault,
-                reason: reason.clone(),
-                bytes: 0,
-            }),
+            (Self::Broken(reason), _) => {
+                Err(Early { meaning: Meaning::CredentialFault, reason: reason.clone(), bytes: 0 })
+            }
             _ => Err(Early::ours("the credential is for another transport".to_owned())),
         }
     }
@@ -230,21 +195,10 @@ async fn via_apns(
     let payload = payload::apns(trigger, &way.poll_url).map_err(|error| Early::ours(error.to_string()))?;
     let bytes = payload.counted_bytes;
     let bearer = token.bearer(way.clock.now());
-    let bearer = bearer.map_err(|reason| Early {
-        meaning: Meaning::CredentialFault,
-        reason,
-        bytes,
-    })?;
+    let bearer = bearer.map_err(|reason| Early { meaning: Meaning::CredentialFault, reason, bytes })?;
     let request = apns::request(lane.endpoint(), target, trigger, payload, bearer.clone());
-    let request = request.map_err(|reason| Early {
-        meaning: Meaning::OurFault,
-        reason,
-        bytes,
-    })?;
-    let answer = lane
-        .call(request, deadline)
-        .await
-        .map_err(|failure| Early::lost(failure, bytes))?;
+    let request = request.map_err(|reason| Early { meaning: Meaning::OurFault, reason, bytes })?;
+    let answer = lane.call(request, deadline).await.map_err(|failure| Early::lost(failure, bytes))?;
     let verdict = apns::read(answer.status, &answer.headers, &answer.body);
     let now = way.clock.now();
     if verdict.meaning == Meaning::StaleToken {
@@ -272,10 +226,7 @@ async fn via_fcm(
     let bearer = token.bearer(deadline).await;
     let bearer = bearer.map_err(|NoToken { meaning, reason }| Early { meaning, reason, bytes })?;
     let request = fcm::request(uri, payload, bearer.clone());
-    let answer = lane
-        .call(request, deadline)
-        .await
-        .map_err(|failure| Early::lost(failure, bytes))?;
+    let answer = lane.call(request, deadline).await.map_err(|failure| Early::lost(failure, bytes))?;
     let verdict = fcm::read(answer.status, &answer.body);
     if verdict.meaning == Meaning::StaleToken {
         token.reject(&bearer);
@@ -292,25 +243,13 @@ async fn via_fcm(
 
 impl Early {
     fn ours(reason: String) -> Self {
-        Self {
-            meaning: Meaning::OurFault,
-            reason,
-            bytes: 0,
-        }
+        Self { meaning: Meaning::OurFault, reason, bytes: 0 }
     }
 
     fn lost(failure: Failure, bytes: usize) -> Self {
         match failure {
-            Failure::Unreachable(reason) => Self {
-                meaning: Meaning::Unreachable,
-                reason,
-                bytes,
-            },
-            Failure::Timeout => Self {
-                meaning: Meaning::Timeout,
-                reason: "no answer in time".to_owned(),
-                bytes,
-            },
+            Failure::Unreachable(reason) => Self { meaning: Meaning::Unreachable, reason, bytes },
+            Failure::Timeout => Self { meaning: Meaning::Timeout, reason: "no answer in time".to_owned(), bytes },
         }
     }
 
@@ -336,9 +275,6 @@ fn retry_after(headers: &HeaderMap, now: Timestamp) -> Option<Duration> {
     if let Ok(seconds) = value.parse::<f64>() {
         return Duration::try_from_secs_f64(seconds).ok();
     }
-    let date = httpdate::parse_http_date(value)
-        .ok()?
-        .duration_since(std::time::UNIX_EPOCH)
-        .ok()?;
+    let date = httpdate::parse_http_date(value).ok()?.duration_since(std::time::UNIX_EPOCH).ok()?;
     Some((Timestamp::from_ms(0) + date).since(now))
 }

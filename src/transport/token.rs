@@ -103,12 +103,7 @@ impl ApnsToken {
         let key = EncodingKey::from_ec_pem(credential.private_key.expose_secret().as_bytes())
             .map_err(|_| "the private key is not a PEM-encoded P-256 key as Apple gives it (.p8)".to_owned())?;
         let (team_id, key_id) = (credential.team_id.clone(), credential.key_id.clone());
-        Ok(Self {
-            team_id,
-            key_id,
-            key,
-            minted: Mutex::new(None),
-        })
+        Ok(Self { team_id, key_id, key, minted: Mutex::new(None) })
     }
 
     /// The `authorization` header; minted at most every 50 minutes. Signing takes microseconds, so whoever comes meanwhile waits.
@@ -121,20 +116,14 @@ impl ApnsToken {
             return Ok(minted.bearer.clone());
         }
         let bearer = self.mint(now)?;
-        *minted = Some(Minted {
-            bearer: bearer.clone(),
-            at: now,
-        });
+        *minted = Some(Minted { bearer: bearer.clone(), at: now });
         Ok(bearer)
     }
 
     /// The provider called `used` stale: the next call mints another, unless this one is too young for that.
     pub(super) fn reject(&self, used: &HeaderValue, now: Timestamp) {
         let mut minted = lock(&self.minted);
-        if minted
-            .as_ref()
-            .is_some_and(|minted| minted.bearer == *used && now.since(minted.at) >= APNS_LEAST)
-        {
+        if minted.as_ref().is_some_and(|minted| minted.bearer == *used && now.since(minted.at) >= APNS_LEAST) {
             *minted = None;
         }
     }
@@ -143,10 +132,7 @@ impl ApnsToken {
         let mut header = Header::new(Algorithm::ES256);
         header.typ = None;
         header.kid = Some(self.key_id.clone());
-        let claims = ApnsClaims {
-            iss: &self.team_id,
-            iat: now.as_s(),
-        };
+        let claims = ApnsClaims { iss: &self.team_id, iat: now.as_s() };
         let token = jsonwebtoken::encode(&header, &claims, &self.key)
             .map_err(|_| "the private key does not sign with ES256".to_owned())?;
         bearer("bearer", &token)
@@ -162,11 +148,7 @@ pub(super) struct ApnsTokens {
 impl ApnsTokens {
     pub(super) fn get(&self, credential: &ApnsCredential) -> Result<Arc<ApnsToken>, String> {
         let mut digest = Sha256::new();
-        for part in [
-            &credential.team_id,
-            &credential.key_id,
-            credential.private_key.expose_secret(),
-        ] {
+        for part in [&credential.team_id, &credential.key_id, credential.private_key.expose_secret()] {
             digest.update(part.as_bytes());
             digest.update([0]);
         }
@@ -221,10 +203,7 @@ impl State {
         self.fetching = false;
         match fetched {
             Ok(access) => {
-                *self = Self {
-                    token: Some(access),
-                    ..Self::default()
-                };
+                *self = Self { token: Some(access), ..Self::default() };
             }
             Err(failure) => {
                 let pause = PAUSE_FIRST.saturating_mul(1 << self.failures.min(16)).min(PAUSE_MAX);
@@ -278,10 +257,7 @@ impl GoogleToken {
             };
             if timeout_at(deadline, ended.changed()).await.is_err() {
                 let reason = "the token endpoint did not answer in time".to_owned();
-                return Err(NoToken {
-                    meaning: Meaning::Unavailable,
-                    reason,
-                });
+                return Err(NoToken { meaning: Meaning::Unavailable, reason });
             }
         }
     }
@@ -305,11 +281,7 @@ impl GoogleToken {
             Err(_) => Err(unavailable("the token endpoint did not answer in time")),
         };
         if let Err(failure) = &fetched {
-            tracing::warn!(
-                account = self.credential.client_email,
-                reason = failure.reason,
-                "no access token"
-            );
+            tracing::warn!(account = self.credential.client_email, reason = failure.reason, "no access token");
         }
         lock(&self.state).take_in(fetched, self.clock.now());
         self.ended.send_replace(());
@@ -318,16 +290,8 @@ impl GoogleToken {
     async fn fetch(&self) -> Result<Access, NoToken> {
         let now = self.clock.now();
         let assertion = assertion(&self.credential, &self.key, now).map_err(fault)?;
-        let form = [
-            ("grant_type", "urn:ietf:params:oauth:grant-type:jwt-bearer"),
-            ("assertion", assertion.as_str()),
-        ];
-        let sent = self
-            .http
-            .post(self.credential.token_uri.clone())
-            .form(&form)
-            .send()
-            .await;
+        let form = [("grant_type", "urn:ietf:params:oauth:grant-type:jwt-bearer"), ("assertion", assertion.as_str())];
+        let sent = self.http.post(self.credential.token_uri.clone()).form(&form).send().await;
         let mut response = sent.map_err(|error| unavailable(words(&error)))?;
         let status = response.status();
         let mut body = Vec::new();
@@ -352,17 +316,11 @@ impl GoogleToken {
 }
 
 fn unavailable(reason: impl Into<String>) -> NoToken {
-    NoToken {
-        meaning: Meaning::Unavailable,
-        reason: reason.into(),
-    }
+    NoToken { meaning: Meaning::Unavailable, reason: reason.into() }
 }
 
 fn fault(reason: impl Into<String>) -> NoToken {
-    NoToken {
-        meaning: Meaning::CredentialFault,
-        reason: reason.into(),
-    }
+    NoToken { meaning: Meaning::CredentialFault, reason: reason.into() }
 }
 
 /// What went wrong on the way, without URL or body.
@@ -403,12 +361,7 @@ fn access(body: &[u8], now: Timestamp) -> Result<Access, NoToken> {
     let life_s = granted.expires_in.unwrap_or(3599).clamp(10, 86_400);
     let bearer = bearer("Bearer", &granted.access_token).map_err(unavailable)?;
     let renew_at = now + Duration::from_secs(life_s * 4 / 5);
-    Ok(Access {
-        bearer,
-        fetched_at: now,
-        renew_at,
-        expires_at: now + Duration::from_secs(life_s),
-    })
+    Ok(Access { bearer, fetched_at: now, renew_at, expires_at: now + Duration::from_secs(life_s) })
 }
 
 #[derive(Serialize)]

@@ -17,9 +17,7 @@ pub(super) fn client_config(extra_pem: Option<&[u8]>) -> anyhow::Result<ClientCo
         let mut found = 0_usize;
         for certificate in CertificateDer::pem_slice_iter(pem) {
             let certificate = certificate.context("the extra CA is not PEM")?;
-            roots
-                .add(certificate)
-                .context("the extra CA is not a certificate authority")?;
+            roots.add(certificate).context("the extra CA is not a certificate authority")?;
             found += 1;
         }
         anyhow::ensure!(found > 0, "the extra CA holds no certificate");

@@ -27,11 +27,7 @@ struct Machine {
 impl Machine {
     fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
-        Self {
-            folder,
-            flags: Flags::default(),
-            environment: BTreeMap::new(),
-        }
+        Self { folder, flags: Flags::default(), environment: BTreeMap::new() }
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -60,11 +56,7 @@ impl Machine {
     }
 
     fn load(&self) -> Result<Config, ConfigError> {
-        Config::load(
-            &self.flags,
-            |name| self.environment.get(name).cloned(),
-            self.folder.path(),
-        )
+        Config::load(&self.flags, |name| self.environment.get(name).cloned(), self.folder.path())
     }
 
     fn error(&self) -> String {
@@ -79,16 +71,10 @@ fn with_nothing_set_the_defaults_hold() {
     assert_eq!(config.listen.to_string(), "127.0.0.1:8080");
     assert_eq!(config.admin_listen, None);
     assert_eq!(config.public_url, "http://127.0.0.1:8080");
-    assert_eq!(
-        config.database_url,
-        format!("sqlite:{}", machine.path("reveille.db").display())
-    );
+    assert_eq!(config.database_url, format!("sqlite:{}", machine.path("reveille.db").display()));
     assert!(config.master_key.is_none() && config.operator_key.is_none());
     assert!(config.apns_url.is_none() && config.fcm_url.is_none() && config.extra_ca_pem.is_none());
-    assert_eq!(
-        config.roles.into_iter().collect::<Vec<_>>(),
-        [Role::Api, Role::Dispatch, Role::Janitor]
-    );
+    assert_eq!(config.roles.into_iter().collect::<Vec<_>>(), [Role::Api, Role::Dispatch, Role::Janitor]);
     assert_eq!(config.lease_s, 45);
     assert_eq!(config.log, "info");
     assert_eq!(config.log_format, LogFormat::Text);
@@ -106,10 +92,7 @@ fn flags_are_stronger_than_environment_than_file_than_default() {
     assert_eq!(machine.load().unwrap().lease_s, 50);
     let machine = machine.env("REVEILLE_LEASE_S", "60");
     assert_eq!(machine.load().unwrap().lease_s, 60);
-    let machine = machine.flags(Flags {
-        lease_s: Some("70".to_owned()),
-        ..Flags::default()
-    });
+    let machine = machine.flags(Flags { lease_s: Some("70".to_owned()), ..Flags::default() });
     assert_eq!(machine.load().unwrap().lease_s, 70);
 }
 
@@ -136,16 +119,10 @@ fn every_setting_is_read_from_the_environment_and_from_the_file() {
         ("log", "debug"),
         ("log_format", "json"),
     ];
-    assert_eq!(
-        SETTINGS.iter().map(|setting| setting.name).collect::<Vec<_>>(),
-        values.map(|(name, _)| name)
-    );
+    assert_eq!(SETTINGS.iter().map(|setting| setting.name).collect::<Vec<_>>(), values.map(|(name, _)| name));
     let origin = |machine: &Machine, name: &str| {
         let printed = machine.load().unwrap().print();
-        let line = printed
-            .lines()
-            .find(|line| line.starts_with(&format!("{name} = ")))
-            .map(str::to_owned);
+        let line = printed.lines().find(|line| line.starts_with(&format!("{name} = "))).map(str::to_owned);
         line.unwrap_or_else(|| panic!("{name} is not shown as set:\n{printed}"))
     };
     let mut machine = machine;
@@ -153,10 +130,7 @@ fn every_setting_is_read_from_the_environment_and_from_the_file() {
         machine = machine.toml(&format!("{name} = \"{value}\"\n"));
         assert!(origin(&machine, name).contains("  # file "), "{name}");
         machine.environment = BTreeMap::from([(setting.env, (*value).to_owned())]);
-        assert!(
-            origin(&machine, name).ends_with(&format!("  # environment {}", setting.env)),
-            "{name}"
-        );
+        assert!(origin(&machine, name).ends_with(&format!("  # environment {}", setting.env)), "{name}");
         machine.environment.clear();
         assert_eq!(setting.env, format!("REVEILLE_{}", name.to_uppercase()));
     }
@@ -178,19 +152,14 @@ fn every_setting_but_a_secret_has_a_flag_and_the_flag_reaches_it() {
         let loaded = Config::load(&flags, |_| None, Path::new("nowhere"));
         match setting.name {
             "database_url" | "log" => continue,
-            _ => assert!(
-                loaded.unwrap_err().to_string().contains(&format!("(flag {flag})")),
-                "{flag}"
-            ),
+            _ => assert!(loaded.unwrap_err().to_string().contains(&format!("(flag {flag})")), "{flag}"),
         }
     }
 }
 
 #[test]
 fn an_empty_variable_counts_as_not_set() {
-    let machine = Machine::new()
-        .env("REVEILLE_APNS_URL", "")
-        .env("REVEILLE_MASTER_KEY", "");
+    let machine = Machine::new().env("REVEILLE_APNS_URL", "").env("REVEILLE_MASTER_KEY", "");
     let config = machine.load().unwrap();
     assert!(config.apns_url.is_none() && config.master_key.is_none());
 }
@@ -201,10 +170,7 @@ fn an_unknown_key_is_an_error_that_names_it_and_the_file() {
     let error = machine.error();
     let file = machine.path("reveille.toml");
     assert!(
-        error.starts_with(&format!(
-            "unknown key `listen_on` in {}; the keys are listen, ",
-            file.display()
-        )),
+        error.starts_with(&format!("unknown key `listen_on` in {}; the keys are listen, ", file.display())),
         "{error}"
     );
 }
@@ -220,43 +186,29 @@ fn a_file_that_is_no_toml_is_an_error_with_its_line_and_without_its_text() {
 #[test]
 fn a_table_in_the_file_is_an_error() {
     let error = Machine::new().toml("[log]\nlevel = \"info\"\n").error();
-    assert!(
-        error.contains("`log` in ") && error.ends_with("not of type table"),
-        "{error}"
-    );
+    assert!(error.contains("`log` in ") && error.ends_with("not of type table"), "{error}");
 }
 
 #[test]
 fn a_named_file_must_exist_and_the_usual_one_need_not() {
-    let flags = Flags {
-        config: Some("other.toml".into()),
-        ..Flags::default()
-    };
+    let flags = Flags { config: Some("other.toml".into()), ..Flags::default() };
     let machine = Machine::new().flags(flags);
     assert!(machine.error().starts_with("cannot read the configuration file "));
-    let machine = machine
-        .file("other.toml", "log_format = \"json\"")
-        .toml("log_format = \"nonsense\"");
+    let machine = machine.file("other.toml", "log_format = \"json\"").toml("log_format = \"nonsense\"");
     assert_eq!(machine.load().unwrap().log_format, LogFormat::Json);
 }
 
 #[test]
 fn relative_paths_in_a_file_count_from_the_file() {
     let toml = "master_key_file = \"keys/master.key\"\ndatabase_url = \"sqlite:data.db?mode=rw\"\n";
-    let flags = Flags {
-        config: Some("etc/relay.toml".into()),
-        ..Flags::default()
-    };
+    let flags = Flags { config: Some("etc/relay.toml".into()), ..Flags::default() };
     let machine = Machine::new()
         .flags(flags)
         .file("etc/relay.toml", toml)
         .file("etc/keys/master.key", &format!("{MASTER_KEY}\n"));
     let config = machine.load().unwrap();
     assert_eq!(config.master_key.unwrap().expose_secret()[..4], [0, 1, 2, 3]);
-    assert_eq!(
-        config.database_url,
-        format!("sqlite:{}?mode=rw", machine.path("etc/data.db").display())
-    );
+    assert_eq!(config.database_url, format!("sqlite:{}?mode=rw", machine.path("etc/data.db").display()));
     for absolute in ["sqlite:/var/lib/reveille.db", "sqlite::memory:"] {
         let machine = Machine::new().toml(&format!("database_url = \"{absolute}\""));
         assert_eq!(machine.load().unwrap().database_url, absolute);
@@ -276,7 +228,7 @@ fn a_bad_value_names_the_setting_where_it_came_from_and_the_value() {
         ("REVEILLE_FCM_URL", "https://localhost/v1", "fcm_url"),
         ("REVEILLE_EXTRA_CA", "no/such/file", "extra_ca"),
         ("REVEILLE_ROLES", "api,cook", "roles"),
-        ("REVEILLE_LEASE_S", "20", "lease_s"),
+        ("REVEILLE_LEASE_S", "2", "lease_s"),
         ("REVEILLE_LEASE_S", "3601", "lease_s"),
         ("REVEILLE_LEASE_S", "45s", "lease_s"),
         ("REVEILLE_LOG", "reveille=loudly", "log"),
@@ -285,51 +237,31 @@ fn a_bad_value_names_the_setting_where_it_came_from_and_the_value() {
     ];
     for (variable, value, setting) in cases {
         let error = Machine::new().env(variable, value).error();
-        let value = value
-            .split_once('?')
-            .map_or(value.to_owned(), |(before, _)| format!("{before}?***"));
+        let value = value.split_once('?').map_or(value.to_owned(), |(before, _)| format!("{before}?***"));
         let start = format!("bad value for `{setting}` (environment {variable}), `{value}`: ");
         assert!(error.starts_with(&start), "{error}");
     }
-    let machine = Machine::new().toml("lease_s = 7");
-    let start = format!(
-        "bad value for `lease_s` (file {}), `7`: ",
-        machine.path("reveille.toml").display()
-    );
+    let machine = Machine::new().toml("lease_s = 2");
+    let start = format!("bad value for `lease_s` (file {}), `2`: ", machine.path("reveille.toml").display());
     assert!(machine.error().starts_with(&start), "{}", machine.error());
 }
 
 #[test]
 fn the_bounds_of_the_lease_are_allowed() {
-    for seconds in [21, 3600] {
-        assert_eq!(
-            Machine::new()
-                .toml(&format!("lease_s = {seconds}"))
-                .load()
-                .unwrap()
-                .lease_s,
-            seconds
-        );
+    for seconds in [3, 3600] {
+        assert_eq!(Machine::new().toml(&format!("lease_s = {seconds}")).load().unwrap().lease_s, seconds);
     }
 }
 
 #[test]
 fn postgres_is_refused_clearly_and_without_its_password() {
-    let error = Machine::new()
-        .env("REVEILLE_DATABASE_URL", "postgres://me:hidden@db/x?password=hidden")
-        .error();
-    assert!(
-        error.ends_with("`postgres://***@db/x?***`: this version speaks SQLite only; use sqlite:PATH"),
-        "{error}"
-    );
+    let error = Machine::new().env("REVEILLE_DATABASE_URL", "postgres://me:hidden@db/x?password=hidden").error();
+    assert!(error.ends_with("`postgres://***@db/x?***`: this version speaks SQLite only; use sqlite:PATH"), "{error}");
 }
 
 #[test]
 fn a_public_url_loses_its_last_slash_and_keeps_its_path() {
-    let config = Machine::new()
-        .env("REVEILLE_PUBLIC_URL", "https://example.com/push/")
-        .load()
-        .unwrap();
+    let config = Machine::new().env("REVEILLE_PUBLIC_URL", "https://example.com/push/").load().unwrap();
     assert_eq!(config.public_url, "https://example.com/push");
     let config = Machine::new().env("REVEILLE_LISTEN", "0.0.0.0:8081").load().unwrap();
     assert_eq!(config.public_url, "http://0.0.0.0:8081");
@@ -339,17 +271,9 @@ fn a_public_url_loses_its_last_slash_and_keeps_its_path() {
 fn roles_are_a_list_or_words_with_commas() {
     for text in ["roles = [\"dispatch\", \"janitor\"]", "roles = \"dispatch, janitor\""] {
         let config = Machine::new().toml(text).load().unwrap();
-        assert_eq!(
-            config.roles.into_iter().collect::<Vec<_>>(),
-            [Role::Dispatch, Role::Janitor]
-        );
+        assert_eq!(config.roles.into_iter().collect::<Vec<_>>(), [Role::Dispatch, Role::Janitor]);
     }
-    assert!(
-        Machine::new()
-            .toml("roles = []")
-            .error()
-            .starts_with("bad value for `roles`")
-    );
+    assert!(Machine::new().toml("roles = []").error().starts_with("bad value for `roles`"));
 }
 
 #[test]
@@ -359,22 +283,13 @@ fn a_secret_given_twice_in_one_place_is_an_error_and_in_two_places_the_stronger_
         .env("REVEILLE_OPERATOR_KEY", "operator-key-inline")
         .env("REVEILLE_OPERATOR_KEY_FILE", "operator.key");
     let error = machine.error();
-    assert!(
-        error.starts_with("both `operator_key` and `operator_key_file` are set (environment "),
-        "{error}"
-    );
+    assert!(error.starts_with("both `operator_key` and `operator_key_file` are set (environment "), "{error}");
 
     let mut machine = machine.toml("operator_key_file = \"operator.key\"");
     machine.environment.remove("REVEILLE_OPERATOR_KEY_FILE");
-    assert_eq!(
-        machine.load().unwrap().operator_key.unwrap().expose_secret(),
-        "operator-key-inline"
-    );
+    assert_eq!(machine.load().unwrap().operator_key.unwrap().expose_secret(), "operator-key-inline");
     machine.environment.clear();
-    assert_eq!(
-        machine.load().unwrap().operator_key.unwrap().expose_secret(),
-        "operator-key-of-file"
-    );
+    assert_eq!(machine.load().unwrap().operator_key.unwrap().expose_secret(), "operator-key-of-file");
 }
 
 #[test]
@@ -390,10 +305,7 @@ fn bad_secrets_are_refused_and_never_shown() {
         let error = machine.load().unwrap_err();
         let start = format!("bad value for `{setting}` (environment {variable}), `***`: ");
         assert!(error.to_string().starts_with(&start), "{error}");
-        assert!(
-            !error.to_string().contains(value) && !format!("{error:?}").contains(value),
-            "{error:?}"
-        );
+        assert!(!error.to_string().contains(value) && !format!("{error:?}").contains(value), "{error:?}");
     }
 }
 
@@ -401,10 +313,7 @@ fn bad_secrets_are_refused_and_never_shown() {
 fn without_a_master_key_it_says_how_to_make_one() {
     let config = Machine::new().load().unwrap();
     let error = config.require_master_key().unwrap_err().to_string();
-    assert!(
-        error.contains("reveille init") && error.contains("openssl rand -base64 32"),
-        "{error}"
-    );
+    assert!(error.contains("reveille init") && error.contains("openssl rand -base64 32"), "{error}");
     let config = Machine::new().env("REVEILLE_MASTER_KEY", MASTER_KEY).load().unwrap();
     assert_eq!(config.require_master_key().unwrap().expose_secret()[31], 31);
 }
@@ -414,10 +323,7 @@ fn what_is_printed_is_a_file_with_sources_and_without_secrets() {
     let machine = Machine::new()
         .toml("log = \"warn\"\noperator_key = \"hidden-operator-key\"\n")
         .env("REVEILLE_MASTER_KEY", MASTER_KEY)
-        .flags(Flags {
-            listen: Some("127.0.0.1:1".to_owned()),
-            ..Flags::default()
-        });
+        .flags(Flags { listen: Some("127.0.0.1:1".to_owned()), ..Flags::default() });
     let config = machine.load().unwrap();
     let printed = config.print();
     let file = machine.path("reveille.toml");
@@ -430,10 +336,7 @@ fn what_is_printed_is_a_file_with_sources_and_without_secrets() {
         &format!("log = \"warn\"  # file {}", file.display()),
         &format!("operator_key = \"***\"  # file {}", file.display()),
     ] {
-        assert!(
-            printed.lines().any(|printed| printed == line),
-            "{line} is missing in\n{printed}"
-        );
+        assert!(printed.lines().any(|printed| printed == line), "{line} is missing in\n{printed}");
     }
     assert!(printed.parse::<toml::Table>().is_ok(), "{printed}");
     let debug = format!("{config:?}");
@@ -449,26 +352,16 @@ fn the_readme_lists_exactly_the_settings_there_are() {
     let expected: Vec<String> = SETTINGS
         .iter()
         .map(|setting| {
-            let default = setting
-                .default
-                .map_or("not set".to_owned(), |default| format!("`{default}`"));
+            let default = setting.default.map_or("not set".to_owned(), |default| format!("`{default}`"));
             format!("| `{}` | {default} | {} |", setting.env, setting.about)
         })
         .collect();
-    assert_eq!(
-        rows,
-        expected,
-        "the table in README.md should be\n{}",
-        expected.join("\n")
-    );
+    assert_eq!(rows, expected, "the table in README.md should be\n{}", expected.join("\n"));
 }
 
 #[test]
 fn the_example_configuration_loads() {
-    let flags = Flags {
-        config: Some("reveille.toml".into()),
-        ..Flags::default()
-    };
+    let flags = Flags { config: Some("reveille.toml".into()), ..Flags::default() };
     let config = Config::load(&flags, |_| None, &in_repository("credentials-example")).unwrap();
     assert!(config.require_master_key().is_ok());
     assert!(config.operator_key.is_some());

@@ -2,12 +2,7 @@
 //!
 //! They run as child processes from `tests/foreign`. Where their packages are missing these tests fail rather than skip: a check of
 //! the simulators that quietly does not run is none.
-#![allow(
-    clippy::unwrap_used,
-    clippy::panic,
-    clippy::disallowed_methods,
-    reason = "a test may fail, and has the time"
-)]
+#![allow(clippy::unwrap_used, clippy::panic, clippy::disallowed_methods, reason = "a test may fail, and has the time")]
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -20,11 +15,7 @@ const DEAD_SINCE_MS: i64 = 1_700_000_000_123;
 
 fn foreign(path: &str) -> PathBuf {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/foreign").join(path);
-    assert!(
-        path.exists(),
-        "{} is missing: `./test` installs it, and runs this test again",
-        path.display()
-    );
+    assert!(path.exists(), "{} is missing: `./test` installs it, and runs this test again", path.display());
     path
 }
 
@@ -33,10 +24,7 @@ async fn run(mut command: Command) {
     let finished = tokio::task::spawn_blocking(move || command.output()).await.unwrap();
     let Output { status, stdout, stderr } = finished.unwrap_or_else(|error| panic!("cannot run {shown}: {error}"));
     let (stdout, stderr) = (String::from_utf8_lossy(&stdout), String::from_utf8_lossy(&stderr));
-    assert!(
-        status.success(),
-        "{shown}: {status}\n--- stdout\n{stdout}\n--- stderr\n{stderr}"
-    );
+    assert!(status.success(), "{shown}: {status}\n--- stdout\n{stdout}\n--- stderr\n{stderr}");
 }
 
 #[tokio::test]
@@ -49,11 +37,8 @@ async fn node_apn_gets_on_with_the_simulated_apns() {
     let mut phone = sim.subscribe(GOOD_TOKEN);
 
     let mut node = Command::new("node");
-    node.arg(foreign("node-apn/push.mjs"))
-        .arg(folder.path())
-        .args([GOOD_TOKEN, DEAD_TOKEN]);
-    node.arg(DEAD_SINCE_MS.to_string())
-        .env("REVEILLE_APNS_URL", sim.apns_url());
+    node.arg(foreign("node-apn/push.mjs")).arg(folder.path()).args([GOOD_TOKEN, DEAD_TOKEN]);
+    node.arg(DEAD_SINCE_MS.to_string()).env("REVEILLE_APNS_URL", sim.apns_url());
     run(node).await;
 
     assert_eq!(phone.try_recv().unwrap().trigger().unwrap()["head"], "42");
@@ -72,10 +57,7 @@ async fn firebase_admin_gets_on_with_the_simulated_google() {
     let mut phone = sim.subscribe("good");
 
     let mut python = Command::new(python);
-    python
-        .arg(foreign("firebase-admin/push.py"))
-        .arg(folder.path())
-        .args(["good", "dead"]);
+    python.arg(foreign("firebase-admin/push.py")).arg(folder.path()).args(["good", "dead"]);
     python.env("REVEILLE_FCM_URL", sim.fcm_url());
     run(python).await;
 

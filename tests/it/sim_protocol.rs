@@ -1,10 +1,5 @@
 //! The simulators keep the providers' rules, seen through plain HTTP clients.
-#![allow(
-    clippy::unwrap_used,
-    clippy::panic,
-    clippy::disallowed_methods,
-    reason = "a test may fail, and has the time"
-)]
+#![allow(clippy::unwrap_used, clippy::panic, clippy::disallowed_methods, reason = "a test may fail, and has the time")]
 
 mod fcm;
 mod wire;
@@ -62,11 +57,7 @@ impl ApnsCall {
             ("apns-expiration", "0".to_owned()),
         ];
         let body = json!({"aps": {"content-available": 1}, "reveille": {"v": "1", "head": "7"}});
-        Self {
-            token: TOKEN.to_owned(),
-            headers: headers.into(),
-            body: body.to_string().into(),
-        }
+        Self { token: TOKEN.to_owned(), headers: headers.into(), body: body.to_string().into() }
     }
 
     fn with(mut self, name: &'static str, value: impl Into<String>) -> Self {
@@ -75,9 +66,7 @@ impl ApnsCall {
     }
 
     async fn send(self, sim: &Sim, client: &Client) -> reqwest::Result<Response> {
-        let mut request = client
-            .post(format!("{}/3/device/{}", sim.apns_url(), self.token))
-            .body(self.body);
+        let mut request = client.post(format!("{}/3/device/{}", sim.apns_url(), self.token)).body(self.body);
         for (name, value) in self.headers {
             request = request.header(name, value);
         }
@@ -96,11 +85,7 @@ async fn apns_takes_a_right_push_and_the_phone_hears_it() {
     let sim = Sim::start(SimConfig::default()).await.unwrap();
     let mut phone = sim.subscribe(TOKEN);
     let id = "9f7a1b52-8a0e-4b5c-9d4f-0123456789ab";
-    let answer = ApnsCall::new(&sim)
-        .with("apns-id", id)
-        .send(&sim, &client(&sim))
-        .await
-        .unwrap();
+    let answer = ApnsCall::new(&sim).with("apns-id", id).send(&sim, &client(&sim)).await.unwrap();
     assert_eq!((answer.status(), answer.version()), (StatusCode::OK, Version::HTTP_2));
     assert_eq!(answer.headers()["apns-id"], id);
     let heard = phone.recv().await.unwrap();
@@ -108,15 +93,7 @@ async fn apns_takes_a_right_push_and_the_phone_hears_it() {
     assert_eq!(heard.headers["apns-priority"], "5");
     assert!(!heard.headers.contains_key("authorization"));
     let pushes = sim.pushes();
-    assert_eq!(
-        (
-            pushes.len(),
-            pushes[0].id.as_str(),
-            pushes[0].status,
-            pushes[0].delivered
-        ),
-        (1, id, 200, true)
-    );
+    assert_eq!((pushes.len(), pushes[0].id.as_str(), pushes[0].status, pushes[0].delivered), (1, id, 200, true));
     sim.stop().await;
 }
 
@@ -124,18 +101,10 @@ async fn apns_takes_a_right_push_and_the_phone_hears_it() {
 async fn apns_refuses_what_apple_refuses() {
     let sim = Sim::start(SimConfig::default()).await.unwrap();
     let call = || ApnsCall::new(&sim);
-    let large = json!({"aps": {"content-available": 1}, "x": "x".repeat(4096)})
-        .to_string()
-        .into_bytes();
-    let alert = json!({"aps": {"content-available": 1, "alert": "no"}})
-        .to_string()
-        .into_bytes();
+    let large = json!({"aps": {"content-available": 1}, "x": "x".repeat(4096)}).to_string().into_bytes();
+    let alert = json!({"aps": {"content-available": 1, "alert": "no"}}).to_string().into_bytes();
     let cases = [
-        (
-            call().with("apns-id", "9F7A1B52-8A0E-4B5C-9D4F-0123456789AB"),
-            400,
-            "BadMessageId",
-        ),
+        (call().with("apns-id", "9F7A1B52-8A0E-4B5C-9D4F-0123456789AB"), 400, "BadMessageId"),
         (call().with("apns-topic", ""), 400, "MissingTopic"),
         (call().with("apns-topic", "com.example.other"), 400, "TopicDisallowed"),
         (call().with("apns-collapse-id", "c".repeat(65)), 400, "BadCollapseId"),
@@ -143,30 +112,9 @@ async fn apns_refuses_what_apple_refuses() {
         (call().with("apns-priority", "7"), 400, "BadPriority"),
         (call().with("apns-push-type", "silent"), 400, "InvalidPushType"),
         (call().with("apns-expiration", "tomorrow"), 400, "BadExpirationDate"),
-        (
-            ApnsCall {
-                token: "not-hex".to_owned(),
-                ..call()
-            },
-            400,
-            "BadDeviceToken",
-        ),
-        (
-            ApnsCall {
-                token: String::new(),
-                ..call()
-            },
-            400,
-            "MissingDeviceToken",
-        ),
-        (
-            ApnsCall {
-                body: Vec::new(),
-                ..call()
-            },
-            400,
-            "PayloadEmpty",
-        ),
+        (ApnsCall { token: "not-hex".to_owned(), ..call() }, 400, "BadDeviceToken"),
+        (ApnsCall { token: String::new(), ..call() }, 400, "MissingDeviceToken"),
+        (ApnsCall { body: Vec::new(), ..call() }, 400, "PayloadEmpty"),
         (ApnsCall { body: large, ..call() }, 413, "PayloadTooLarge"),
         (ApnsCall { body: alert, ..call() }, 400, "InvalidPushType"),
     ];
@@ -174,11 +122,7 @@ async fn apns_refuses_what_apple_refuses() {
     for (call, status, reason) in cases {
         assert_eq!(call.refused(&sim).await, (status, json!({ "reason": reason })));
     }
-    let get = client(&sim)
-        .get(format!("{}/3/device/{TOKEN}", sim.apns_url()))
-        .send()
-        .await
-        .unwrap();
+    let get = client(&sim).get(format!("{}/3/device/{TOKEN}", sim.apns_url())).send().await.unwrap();
     assert_eq!(
         (get.status().as_u16(), get.json::<Value>().await.unwrap()),
         (405, json!({"reason": "MethodNotAllowed"}))
@@ -199,20 +143,11 @@ async fn apns_judges_provider_tokens_strictly() {
         ("bearer abc".to_owned(), "InvalidProviderToken"),
         (format!("bearer {good}="), "InvalidProviderToken"),
         (format!("bearer {signed}.{spoilt}"), "InvalidProviderToken"),
-        (
-            format!("bearer {}", jwt(&sim, now_s(), |header| header.kid = None)),
-            "InvalidProviderToken",
-        ),
-        (
-            format!("bearer {}", jwt(&sim, now_s() - 3700, |_| {})),
-            "ExpiredProviderToken",
-        ),
+        (format!("bearer {}", jwt(&sim, now_s(), |header| header.kid = None)), "InvalidProviderToken"),
+        (format!("bearer {}", jwt(&sim, now_s() - 3700, |_| {})), "ExpiredProviderToken"),
     ];
     for (authorization, reason) in cases {
-        let refused = ApnsCall::new(&sim)
-            .with("authorization", authorization)
-            .refused(&sim)
-            .await;
+        let refused = ApnsCall::new(&sim).with("authorization", authorization).refused(&sim).await;
         assert_eq!(refused, (403, json!({ "reason": reason })));
     }
     // A connection may not take a second new one within 20 minutes, but go on with the first.
@@ -233,10 +168,7 @@ async fn a_removed_app_is_told_with_its_time_until_it_is_back() {
     let gone = json!({"reason": "Unregistered", "timestamp": 1_700_000_000_123_i64});
     assert_eq!(ApnsCall::new(&sim).refused(&sim).await, (410, gone));
     sim.apns().revive_token(TOKEN);
-    assert_eq!(
-        ApnsCall::new(&sim).send(&sim, &client(&sim)).await.unwrap().status(),
-        200
-    );
+    assert_eq!(ApnsCall::new(&sim).send(&sim, &client(&sim)).await.unwrap().status(), 200);
 }
 
 #[tokio::test]
@@ -246,32 +178,15 @@ async fn an_expired_provider_token_expires_by_the_simulators_own_clock() {
         let now_ms = Arc::clone(&now_ms);
         move || now_ms.load(Ordering::Relaxed)
     });
-    let sim = Sim::start(SimConfig {
-        clock,
-        ..SimConfig::default()
-    })
-    .await
-    .unwrap();
+    let sim = Sim::start(SimConfig { clock, ..SimConfig::default() }).await.unwrap();
     let (first, client) = (ApnsCall::new(&sim), client(&sim));
     let bearer = first.headers["authorization"].clone();
     assert_eq!(first.send(&sim, &client).await.unwrap().status(), 200);
     now_ms.fetch_add(3_601_000, Ordering::Relaxed);
-    let late = ApnsCall::new(&sim)
-        .with("authorization", bearer)
-        .send(&sim, &client)
-        .await
-        .unwrap();
+    let late = ApnsCall::new(&sim).with("authorization", bearer).send(&sim, &client).await.unwrap();
     assert_eq!(late.json::<Value>().await.unwrap()["reason"], "ExpiredProviderToken");
     let fresh = format!("bearer {}", jwt(&sim, now_s() + 3600, |_| {}));
-    assert_eq!(
-        ApnsCall::new(&sim)
-            .with("authorization", fresh)
-            .send(&sim, &client)
-            .await
-            .unwrap()
-            .status(),
-        200
-    );
+    assert_eq!(ApnsCall::new(&sim).with("authorization", fresh).send(&sim, &client).await.unwrap().status(), 200);
 }
 
 #[tokio::test]
@@ -291,18 +206,9 @@ async fn faults_befall_whom_and_as_often_as_asked() {
     sim.apns().answer(Fault::new(FaultKind::Empty { status: 500 }).times(1));
     sim.apns().answer(Fault::new(FaultKind::Lost).times(1));
     let throttled = call.clone().send(&sim, &client).await.unwrap();
-    assert_eq!(
-        (
-            throttled.status().as_u16(),
-            throttled.headers()["retry-after"].as_bytes()
-        ),
-        (429, b"7".as_slice())
-    );
+    assert_eq!((throttled.status().as_u16(), throttled.headers()["retry-after"].as_bytes()), (429, b"7".as_slice()));
     let html = call.clone().send(&sim, &client).await.unwrap();
-    assert_eq!(
-        (html.status().as_u16(), html.headers()["content-type"].as_bytes()),
-        (502, b"text/html".as_slice())
-    );
+    assert_eq!((html.status().as_u16(), html.headers()["content-type"].as_bytes()), (502, b"text/html".as_slice()));
     assert!(call.clone().send(&sim, &client).await.is_err(), "reset");
     let empty = call.clone().send(&sim, &client).await.unwrap();
     assert_eq!((empty.status().as_u16(), empty.bytes().await.unwrap().len()), (500, 0));
@@ -325,11 +231,7 @@ async fn a_paused_provider_has_the_push_and_holds_its_answer() {
         _ = &mut sending => panic!("answered while paused"),
         heard = phone.recv() => assert!(heard.is_some()),
     }
-    assert!(
-        tokio::time::timeout(Duration::from_millis(100), &mut sending)
-            .await
-            .is_err()
-    );
+    assert!(tokio::time::timeout(Duration::from_millis(100), &mut sending).await.is_err());
     assert_eq!(sim.apns().received(), 1);
     sim.apns().resume();
     assert_eq!(sending.await.unwrap().status(), 200);
@@ -337,12 +239,7 @@ async fn a_paused_provider_has_the_push_and_holds_its_answer() {
 
 #[tokio::test]
 async fn a_black_hole_answers_nobody_and_a_share_is_lost() {
-    let sim = Sim::start(SimConfig {
-        record_pushes: 200,
-        ..SimConfig::default()
-    })
-    .await
-    .unwrap();
+    let sim = Sim::start(SimConfig { record_pushes: 200, ..SimConfig::default() }).await.unwrap();
     let (client, call) = (client(&sim), ApnsCall::new(&sim));
     sim.apns().answer(Fault::new(FaultKind::BlackHole).times(1));
     let hole = tokio::time::timeout(Duration::from_millis(200), call.clone().send(&sim, &client)).await;
@@ -359,73 +256,28 @@ async fn a_black_hole_answers_nobody_and_a_share_is_lost() {
 #[tokio::test]
 async fn the_control_api_takes_the_same_faults() {
     let any = "127.0.0.1:0".parse().unwrap();
-    let sim = Sim::start(SimConfig {
-        control_listen: Some(any),
-        ..SimConfig::default()
-    })
-    .await
-    .unwrap();
+    let sim = Sim::start(SimConfig { control_listen: Some(any), ..SimConfig::default() }).await.unwrap();
     let (control, http) = (sim.control_url().unwrap(), Client::new());
     let about: Value = http.get(&control).send().await.unwrap().json().await.unwrap();
     assert_eq!(about["apns_url"], sim.apns_url());
     for fault in about["faults"].as_array().unwrap() {
         let fault = json!({"provider": "fcm", "token": "nobody", "count": 1, "fault": fault});
-        let answer = http
-            .post(format!("{control}/faults"))
-            .json(&fault)
-            .send()
-            .await
-            .unwrap();
+        let answer = http.post(format!("{control}/faults")).json(&fault).send().await.unwrap();
         assert_eq!(answer.status(), StatusCode::CREATED, "{fault}");
     }
     assert_eq!(sim.fcm().queued().len(), about["faults"].as_array().unwrap().len());
     let fault = json!({"provider": "apns", "token": TOKEN, "count": 1, "fault": {"status": {"status": 410}}});
-    http.post(format!("{control}/faults"))
-        .json(&fault)
-        .send()
-        .await
-        .unwrap();
+    http.post(format!("{control}/faults")).json(&fault).send().await.unwrap();
     assert_eq!(ApnsCall::new(&sim).refused(&sim).await.0, 410);
-    let pushes: Value = http
-        .get(format!("{control}/pushes?token={TOKEN}"))
-        .send()
-        .await
-        .unwrap()
-        .json()
-        .await
-        .unwrap();
-    assert_eq!(
-        (&pushes[0]["provider"], &pushes[0]["status"]),
-        (&json!("apns"), &json!(410))
-    );
-    let stats: Value = http
-        .get(format!("{control}/stats"))
-        .send()
-        .await
-        .unwrap()
-        .json()
-        .await
-        .unwrap();
+    let pushes: Value = http.get(format!("{control}/pushes?token={TOKEN}")).send().await.unwrap().json().await.unwrap();
+    assert_eq!((&pushes[0]["provider"], &pushes[0]["status"]), (&json!("apns"), &json!(410)));
+    let stats: Value = http.get(format!("{control}/stats")).send().await.unwrap().json().await.unwrap();
     assert_eq!(stats["apns"]["received"], 1);
-    assert_eq!(
-        http.delete(format!("{control}/faults")).send().await.unwrap().status(),
-        StatusCode::NO_CONTENT
-    );
-    assert_eq!(
-        http.delete(format!("{control}/pushes")).send().await.unwrap().status(),
-        StatusCode::NO_CONTENT
-    );
+    assert_eq!(http.delete(format!("{control}/faults")).send().await.unwrap().status(), StatusCode::NO_CONTENT);
+    assert_eq!(http.delete(format!("{control}/pushes")).send().await.unwrap().status(), StatusCode::NO_CONTENT);
     assert_eq!((sim.fcm().queued().len(), sim.pushes().len()), (0, 0));
     let wrong = json!({"provider": "apns", "fault": {"explode": {}}});
-    assert_eq!(
-        http.post(format!("{control}/faults"))
-            .json(&wrong)
-            .send()
-            .await
-            .unwrap()
-            .status(),
-        422
-    );
+    assert_eq!(http.post(format!("{control}/faults")).json(&wrong).send().await.unwrap().status(), 422);
 }
 
 #[tokio::test]
@@ -438,11 +290,7 @@ async fn a_restarted_simulator_has_its_port_and_its_keys_again() {
     assert!(client.post(format!("{url}/3/device/{TOKEN}")).send().await.is_err());
     let port: u16 = url.rsplit(':').next().unwrap().parse().unwrap();
     let apns_listen = ([127, 0, 0, 1], port).into();
-    let again = SimConfig {
-        apns_listen,
-        identity: Some(identity),
-        ..SimConfig::default()
-    };
+    let again = SimConfig { apns_listen, identity: Some(identity), ..SimConfig::default() };
     let second = Sim::start(again).await.unwrap();
     assert_eq!(call.send(&second, &client).await.unwrap().status(), 200);
     assert_eq!(second.apns().connections(), 1);

@@ -14,28 +14,10 @@ const FLOORS: &[(&str, &[&str])] = &[
     ("config", &["secret", "telemetry"]),
     ("store", &["domain", "secret", "config", "telemetry"]),
     ("transport", &["domain", "secret", "config", "telemetry"]),
-    (
-        "api",
-        &["store", "transport", "domain", "secret", "config", "telemetry"],
-    ),
-    (
-        "dispatch",
-        &["store", "transport", "domain", "secret", "config", "telemetry"],
-    ),
+    ("api", &["store", "transport", "domain", "secret", "config", "telemetry"]),
+    ("dispatch", &["store", "transport", "domain", "secret", "config", "telemetry"]),
     ("sim", &["domain"]),
-    (
-        "relay",
-        &[
-            "api",
-            "dispatch",
-            "store",
-            "transport",
-            "domain",
-            "secret",
-            "config",
-            "telemetry",
-        ],
-    ),
+    ("relay", &["api", "dispatch", "store", "transport", "domain", "secret", "config", "telemetry"]),
 ];
 
 /// Who may name these crates at all.
@@ -48,9 +30,7 @@ const CRATES: &[(&str, &[&str])] = &[
 ];
 
 /// Names that say nothing about what is inside.
-const EMPTY_NAMES: &[&str] = &[
-    "utils", "util", "helpers", "helper", "common", "types", "manager", "service",
-];
+const EMPTY_NAMES: &[&str] = &["utils", "util", "helpers", "helper", "common", "types", "manager", "service"];
 
 const MOST_LINES: usize = 500;
 
@@ -58,11 +38,7 @@ const MOST_LINES: usize = 500;
 fn no_import_points_up() {
     check(|file, problems| {
         let Some((_, allowed)) = FLOORS.iter().find(|(floor, _)| *floor == file.floor) else {
-            assert!(
-                ["cli", "lib", "main"].contains(&file.floor.as_str()),
-                "{} is on no floor",
-                file.name
-            );
+            assert!(["cli", "lib", "main"].contains(&file.floor.as_str()), "{} is on no floor", file.name);
             return;
         };
         for used in crate_names(&file.code) {
@@ -71,10 +47,7 @@ fn no_import_points_up() {
             }
         }
         if file.code.contains("super::super::") {
-            problems.push(format!(
-                "{}: write crate::… for super::super::…, so that this test sees it",
-                file.name
-            ));
+            problems.push(format!("{}: write crate::… for super::super::…, so that this test sees it", file.name));
         }
     });
 }
@@ -98,10 +71,7 @@ fn files_are_short_and_say_what_they_are_for() {
             problems.push(format!("{}: {lines} lines are more than {MOST_LINES}", file.name));
         }
         if !file.text.starts_with("//! ") {
-            problems.push(format!(
-                "{}: the first line does not say what the file is for",
-                file.name
-            ));
+            problems.push(format!("{}: the first line does not say what the file is for", file.name));
         }
         let parts = file.name.split('/').map(|part| part.trim_end_matches(".rs"));
         let inline = after_each(&file.code, "mod").map(|rest| rest.trim_start().split(|c| !is_word(c)).next().unwrap());
@@ -116,11 +86,7 @@ fn the_architecture_names_every_folder() {
     let map = fs::read_to_string(root().join("ARCHITECTURE.md")).unwrap();
     for entry in fs::read_dir(root().join("src")).unwrap().map(Result::unwrap) {
         let name = entry.file_name().into_string().unwrap();
-        let shown = if entry.path().is_dir() {
-            format!("`{name}/`")
-        } else {
-            format!("`{name}`")
-        };
+        let shown = if entry.path().is_dir() { format!("`{name}/`") } else { format!("`{name}`") };
         assert!(map.contains(&shown), "ARCHITECTURE.md does not name {shown}");
     }
 }
@@ -128,10 +94,7 @@ fn the_architecture_names_every_folder() {
 #[test]
 fn this_test_finds_what_it_looks_for() {
     let code = "use crate::{\n    domain::{id, time},\n    store::Store,\n};\nfn f() { crate::relay::run() }";
-    assert_eq!(
-        crate_names(code).into_iter().collect::<Vec<_>>(),
-        ["domain", "relay", "store"]
-    );
+    assert_eq!(crate_names(code).into_iter().collect::<Vec<_>>(), ["domain", "relay", "store"]);
 }
 
 struct File {
@@ -155,20 +118,8 @@ fn check(rule: impl Fn(&File, &mut Vec<String>)) {
         let text = fs::read_to_string(&path).unwrap();
         let name = path.strip_prefix(root().join("src")).unwrap().display().to_string();
         let floor = name.split('/').next().unwrap().trim_end_matches(".rs").to_owned();
-        let code = text
-            .lines()
-            .filter(|line| !line.trim_start().starts_with("//"))
-            .collect::<Vec<_>>()
-            .join("\n");
-        rule(
-            &File {
-                name,
-                floor,
-                text,
-                code,
-            },
-            &mut problems,
-        );
+        let code = text.lines().filter(|line| !line.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n");
+        rule(&File { name, floor, text, code }, &mut problems);
     }
     assert!(problems.is_empty(), "\n{}\n", problems.join("\n"));
 }
@@ -214,9 +165,7 @@ fn crate_names(code: &str) -> BTreeSet<String> {
 
 /// What stands behind each occurrence of a name that is not the end of a longer one.
 fn after_each<'a>(code: &'a str, name: &'a str) -> impl Iterator<Item = &'a str> {
-    code.match_indices(name)
-        .filter(|(at, _)| !code[..*at].ends_with(is_word))
-        .map(|(at, _)| &code[at + name.len()..])
+    code.match_indices(name).filter(|(at, _)| !code[..*at].ends_with(is_word)).map(|(at, _)| &code[at + name.len()..])
 }
 
 fn is_word(c: char) -> bool {

@@ -82,11 +82,7 @@ impl KeyRing {
         if used.len() >= TOKENS_PER_CONNECTION {
             used.remove(0);
         }
-        used.push(Used {
-            token: token.to_owned(),
-            issued_ms,
-            adopted_ms: now_ms,
-        });
+        used.push(Used { token: token.to_owned(), issued_ms, adopted_ms: now_ms });
         Ok(())
     }
 
@@ -105,9 +101,7 @@ impl KeyRing {
         rules.required_spec_claims.clear();
         rules.validate_exp = false;
         rules.validate_aud = false;
-        let claims = jsonwebtoken::decode::<Claims>(token, &self.key, &rules)
-            .map_err(|_| INVALID)?
-            .claims;
+        let claims = jsonwebtoken::decode::<Claims>(token, &self.key, &rules).map_err(|_| INVALID)?.claims;
         if claims.iss != self.team_id {
             return Err(INVALID);
         }

@@ -75,25 +75,12 @@ pub(super) fn address(parts: &Parts) -> Result<Addressed<'_>, Refusal> {
     if parts.method != Method::POST {
         return Err(Refusal::new(405, "MethodNotAllowed"));
     }
-    if headers
-        .keys()
-        .any(|name| name.as_str().starts_with("apns-") && headers.get_all(name).iter().count() > 1)
-    {
+    if headers.keys().any(|name| name.as_str().starts_with("apns-") && headers.get_all(name).iter().count() > 1) {
         return Err(bad("DuplicateHeaders"));
     }
-    let text = |name: &str, reason| {
-        headers
-            .get(name)
-            .map(|v| v.to_str().map_err(|_| bad(reason)))
-            .transpose()
-    };
-    let topic = text("apns-topic", "BadTopic")?
-        .filter(|topic| !topic.is_empty())
-        .ok_or(bad("MissingTopic"))?;
-    if headers
-        .get("apns-collapse-id")
-        .is_some_and(|id| id.len() > COLLAPSE_ID_LIMIT_BYTES)
-    {
+    let text = |name: &str, reason| headers.get(name).map(|v| v.to_str().map_err(|_| bad(reason))).transpose();
+    let topic = text("apns-topic", "BadTopic")?.filter(|topic| !topic.is_empty()).ok_or(bad("MissingTopic"))?;
+    if headers.get("apns-collapse-id").is_some_and(|id| id.len() > COLLAPSE_ID_LIMIT_BYTES) {
         return Err(bad("BadCollapseId"));
     }
     let push_type = text("apns-push-type", "InvalidPushType")?.unwrap_or("alert");
@@ -107,11 +94,7 @@ pub(super) fn address(parts: &Parts) -> Result<Addressed<'_>, Refusal> {
     if text("apns-expiration", "BadExpirationDate")?.is_some_and(|at| at.parse::<u32>().is_err()) {
         return Err(bad("BadExpirationDate"));
     }
-    let token = parts
-        .uri
-        .path()
-        .strip_prefix(PATH_PREFIX)
-        .ok_or(Refusal::new(404, "BadPath"))?;
+    let token = parts.uri.path().strip_prefix(PATH_PREFIX).ok_or(Refusal::new(404, "BadPath"))?;
     check_token(token)?;
     Ok(Addressed { topic, push_type })
 }
@@ -122,11 +105,7 @@ fn check_token(token: &str) -> Result<(), Refusal> {
     }
     let hex = token.bytes().all(|digit| digit.is_ascii_hexdigit());
     let possible = hex && TOKEN_HEX_DIGITS.contains(&token.len()) && token.bytes().any(|digit| digit != b'0');
-    if possible {
-        Ok(())
-    } else {
-        Err(Refusal::new(400, "BadDeviceToken"))
-    }
+    if possible { Ok(()) } else { Err(Refusal::new(400, "BadDeviceToken")) }
 }
 
 /// Whether a key that may push to `bundle_ids` may use `topic` for a push of this type.
@@ -134,10 +113,7 @@ fn check_token(token: &str) -> Result<(), Refusal> {
 /// # Errors
 /// `TopicDisallowed` if not.
 pub(super) fn check_topic(addressed: &Addressed<'_>, bundle_ids: &[String]) -> Result<(), Refusal> {
-    let suffix = PUSH_TYPES
-        .iter()
-        .find(|(known, _)| *known == addressed.push_type)
-        .map_or("", |(_, suffix)| suffix);
+    let suffix = PUSH_TYPES.iter().find(|(known, _)| *known == addressed.push_type).map_or("", |(_, suffix)| suffix);
     let bundle_id = addressed.topic.strip_suffix(suffix);
     if bundle_id.is_some_and(|id| bundle_ids.iter().any(|own| own == id)) {
         Ok(())
@@ -152,11 +128,7 @@ pub(super) fn check_topic(addressed: &Addressed<'_>, bundle_ids: &[String]) -> R
 /// What APNs answers. Apple has no word for a payload that is no JSON object with an `aps` object, and drops it silently; the
 /// simulator says `BadPayload`, because whoever sends that wants to know.
 pub(super) fn payload(body: &[u8], push_type: &str) -> Result<Value, Refusal> {
-    let limit = if push_type == "voip" {
-        VOIP_PAYLOAD_LIMIT_BYTES
-    } else {
-        PAYLOAD_LIMIT_BYTES
-    };
+    let limit = if push_type == "voip" { VOIP_PAYLOAD_LIMIT_BYTES } else { PAYLOAD_LIMIT_BYTES };
     if body.is_empty() {
         return Err(Refusal::new(400, "PayloadEmpty"));
     }

@@ -58,17 +58,12 @@ pub(super) struct Accepted {
 impl ApiError {
     /// An error without details.
     pub fn plain(status: u16, canonical: &str, message: &str) -> Self {
-        Self {
-            status,
-            body: json!({ "error": { "code": status, "message": message, "status": canonical } }),
-        }
+        Self { status, body: json!({ "error": { "code": status, "message": message, "status": canonical } }) }
     }
 
     /// An error with the `FcmError` code `reason`, which may name the field at fault after a colon.
     pub fn fcm(status: u16, reason: &str) -> Self {
-        let (code, field) = reason
-            .split_once(':')
-            .map_or((reason, None), |(code, field)| (code, Some(field)));
+        let (code, field) = reason.split_once(':').map_or((reason, None), |(code, field)| (code, Some(field)));
         let message = match code {
             "UNREGISTERED" => "Requested entity was not found.",
             "INVALID_ARGUMENT" => "The registration token is not a valid FCM registration token",
@@ -134,39 +129,18 @@ pub(super) fn canonical(status: u16, code: &str) -> &'static str {
 /// # Errors
 /// The 400 Google would answer.
 pub(super) fn check(body: &[u8]) -> Result<Accepted, ApiError> {
-    let malformed = || {
-        ApiError::plain(
-            400,
-            "INVALID_ARGUMENT",
-            "Invalid JSON payload received. Unexpected token.",
-        )
-    };
+    let malformed = || ApiError::plain(400, "INVALID_ARGUMENT", "Invalid JSON payload received. Unexpected token.");
     let request: Value = serde_json::from_slice(body).map_err(|_| malformed())?;
     let request = fields(request.as_object().ok_or_else(malformed)?, "", &REQUEST_FIELDS)?;
-    let message = request
-        .iter()
-        .find(|(name, _)| name == "message")
-        .map(|(_, value)| *value);
+    let message = request.iter().find(|(name, _)| name == "message").map(|(_, value)| *value);
     let message = message.ok_or_else(|| ApiError::field("message", "Message must be set."))?;
     let object = message.as_object().ok_or_else(malformed)?;
     let message_fields = fields(object, "message", &MESSAGE_FIELDS)?;
-    let get = |wanted: &str| {
-        message_fields
-            .iter()
-            .find(|(name, _)| name == wanted)
-            .map(|(_, value)| *value)
-    };
+    let get = |wanted: &str| message_fields.iter().find(|(name, _)| name == wanted).map(|(_, value)| *value);
 
     let (kind, target) = target(&message_fields)?;
     if let Some(data) = get("data") {
-        check_data(
-            data,
-            if kind == "topic" {
-                TOPIC_DATA_LIMIT_BYTES
-            } else {
-                DATA_LIMIT_BYTES
-            },
-        )?;
+        check_data(data, if kind == "topic" { TOPIC_DATA_LIMIT_BYTES } else { DATA_LIMIT_BYTES })?;
     }
     if let Some(android) = get("android") {
         check_android(android)?;
@@ -177,31 +151,16 @@ pub(super) fn check(body: &[u8]) -> Result<Accepted, ApiError> {
     if kind == "token" && target == INVALID_TOKEN {
         return Err(ApiError::fcm(400, "INVALID_ARGUMENT:message.token"));
     }
-    let validate_only = request
-        .iter()
-        .any(|(name, value)| name == "validate_only" && value.as_bool() == Some(true));
-    let target = if kind == "topic" {
-        format!("/topics/{target}")
-    } else {
-        target.to_owned()
-    };
-    Ok(Accepted {
-        target,
-        message: message.clone(),
-        validate_only,
-    })
+    let validate_only = request.iter().any(|(name, value)| name == "validate_only" && value.as_bool() == Some(true));
+    let target = if kind == "topic" { format!("/topics/{target}") } else { target.to_owned() };
+    Ok(Accepted { target, message: message.clone(), validate_only })
 }
 
 /// The one target, by kind.
 fn target<'a>(message: &[(String, &'a Value)]) -> Result<(&'static str, &'a str), ApiError> {
     let set: Vec<_> = TARGETS
         .into_iter()
-        .filter_map(|kind| {
-            message
-                .iter()
-                .find(|(name, _)| name == kind)
-                .map(|(_, value)| (kind, *value))
-        })
+        .filter_map(|kind| message.iter().find(|(name, _)| name == kind).map(|(_, value)| (kind, *value)))
         .collect();
     let [(kind, value)] = set.as_slice() else {
         let words =
@@ -210,32 +169,21 @@ fn target<'a>(message: &[(String, &'a Value)]) -> Result<(&'static str, &'a str)
     };
     match value.as_str() {
         Some(target) if !target.is_empty() => Ok((*kind, target)),
-        _ => Err(ApiError::field(
-            &format!("message.{kind}"),
-            "Recipient of the message is not set.",
-        )),
+        _ => Err(ApiError::field(&format!("message.{kind}"), "Recipient of the message is not set.")),
     }
 }
 
 fn check_data(data: &Value, limit_bytes: usize) -> Result<(), ApiError> {
-    let data = data
-        .as_object()
-        .ok_or_else(|| ApiError::field("message.data", "Invalid value (Map), not an object"))?;
+    let data = data.as_object().ok_or_else(|| ApiError::field("message.data", "Invalid value (Map), not an object"))?;
     let mut size_bytes = 0;
     for (key, value) in data {
         let value = value.as_str().ok_or_else(|| {
-            ApiError::field(
-                "message.data[0].value",
-                &format!("Invalid value at '{key}' (TYPE_STRING), {value}"),
-            )
+            ApiError::field("message.data[0].value", &format!("Invalid value at '{key}' (TYPE_STRING), {value}"))
         })?;
         let forbidden = ["from", "message_type", "gcm"].contains(&key.as_str())
             || ["google.", "gcm."].iter().any(|prefix| key.starts_with(prefix));
         if forbidden {
-            return Err(ApiError::field(
-                "message.data",
-                &format!("Invalid data payload key: {key}"),
-            ));
+            return Err(ApiError::field("message.data", &format!("Invalid data payload key: {key}")));
         }
         size_bytes += key.len() + value.len();
     }
@@ -253,18 +201,14 @@ fn check_android(android: &Value) -> Result<(), ApiError> {
             &format!("Invalid value at 'message.android.{field}', {value}"),
         )
     };
-    let android = android
-        .as_object()
-        .ok_or_else(|| ApiError::field("message.android", "Invalid value, not an object"))?;
+    let android =
+        android.as_object().ok_or_else(|| ApiError::field("message.android", "Invalid value, not an object"))?;
     for (name, value) in fields(android, "message.android", &ANDROID_FIELDS)? {
         let right = match name.as_str() {
-            "priority" => value
-                .as_str()
-                .is_some_and(|p| ["NORMAL", "HIGH"].iter().any(|known| known.eq_ignore_ascii_case(p))),
-            "ttl" => value
-                .as_str()
-                .and_then(seconds)
-                .is_some_and(|ttl_s| (0.0..=TTL_LIMIT_S).contains(&ttl_s)),
+            "priority" => {
+                value.as_str().is_some_and(|p| ["NORMAL", "HIGH"].iter().any(|known| known.eq_ignore_ascii_case(p)))
+            }
+            "ttl" => value.as_str().and_then(seconds).is_some_and(|ttl_s| (0.0..=TTL_LIMIT_S).contains(&ttl_s)),
             "collapse_key" | "restricted_package_name" => value.is_string(),
             "direct_boot_ok" | "bandwidth_constrained_ok" | "restricted_satellite_ok" => value.is_boolean(),
             "data" => {
@@ -286,9 +230,7 @@ fn seconds(text: &str) -> Option<f64> {
 }
 
 fn check_apns(apns: &Value) -> Result<(), ApiError> {
-    let apns = apns
-        .as_object()
-        .ok_or_else(|| ApiError::field("message.apns", "Invalid value, not an object"))?;
+    let apns = apns.as_object().ok_or_else(|| ApiError::field("message.apns", "Invalid value, not an object"))?;
     fields(apns, "message.apns", &APNS_FIELDS)?;
     let no_headers = Map::new();
     let headers = apns.get("headers").map_or(Some(&no_headers), Value::as_object);
@@ -301,10 +243,7 @@ fn check_apns(apns: &Value) -> Result<(), ApiError> {
     let silent = aps.and_then(Value::as_object).is_some_and(|aps| {
         aps.contains_key("content-available") && !["alert", "sound", "badge"].iter().any(|key| aps.contains_key(*key))
     });
-    let priority = headers
-        .iter()
-        .find(|(name, _)| name.eq_ignore_ascii_case("apns-priority"))
-        .map(|(_, value)| value);
+    let priority = headers.iter().find(|(name, _)| name.eq_ignore_ascii_case("apns-priority")).map(|(_, value)| value);
     if silent && priority.is_some_and(|priority| priority != "5") {
         let words = "Only priority 5 is allowed for a message without notification.";
         return Err(ApiError::field("message.apns.headers", words));
@@ -323,11 +262,7 @@ fn fields<'a>(
 ) -> Result<Vec<(String, &'a Value)>, ApiError> {
     let named = |(name, value): (&str, &'a Value)| {
         let snake = snake_case(name);
-        if known.contains(&snake.as_str()) {
-            Ok((snake, value))
-        } else {
-            Err(ApiError::unknown(parent, name))
-        }
+        if known.contains(&snake.as_str()) { Ok((snake, value)) } else { Err(ApiError::unknown(parent, name)) }
     };
     object.iter().map(|(name, value)| named((name, value))).collect()
 }

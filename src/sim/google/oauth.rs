@@ -16,10 +16,8 @@ use crate::sim::certs::SigningKey;
 const GOOGLE_TOKEN_URL: &str = "https://oauth2.googleapis.com/token";
 const GRANT_TYPE: &str = "urn:ietf:params:oauth:grant-type:jwt-bearer";
 /// Either lets its bearer send.
-const SCOPES: [&str; 2] = [
-    "https://www.googleapis.com/auth/firebase.messaging",
-    "https://www.googleapis.com/auth/cloud-platform",
-];
+const SCOPES: [&str; 2] =
+    ["https://www.googleapis.com/auth/firebase.messaging", "https://www.googleapis.com/auth/cloud-platform"];
 /// Google refuses assertions that live longer.
 const ASSERTION_LIFE_S: i64 = 3600;
 /// How far the clocks may differ.
@@ -87,9 +85,8 @@ impl TokenEndpoint {
         if form.get("grant_type").map(String::as_str) != Some(GRANT_TYPE) {
             return Err(refused("unsupported_grant_type", "Invalid grant_type"));
         }
-        let assertion = form
-            .get("assertion")
-            .ok_or_else(|| refused("invalid_request", "Missing required parameter: assertion"))?;
+        let assertion =
+            form.get("assertion").ok_or_else(|| refused("invalid_request", "Missing required parameter: assertion"))?;
         self.check(assertion)?;
         let token = format!("ya29.sim-{}", uuid::Uuid::new_v4().simple());
         let now_ms = self.clock.now_ms();
@@ -135,18 +132,13 @@ impl TokenEndpoint {
         if claims.scope.split(' ').any(|scope| SCOPES.contains(&scope)) {
             Ok(())
         } else {
-            Err(refused(
-                "invalid_scope",
-                "Invalid OAuth scope or ID token audience provided.",
-            ))
+            Err(refused("invalid_scope", "Invalid OAuth scope or ID token audience provided."))
         }
     }
 
     /// Whether `token` was issued here and still holds.
     pub fn holds(&self, token: &str) -> bool {
-        self.outstanding()
-            .get(token)
-            .is_some_and(|ends_ms| *ends_ms > self.clock.now_ms())
+        self.outstanding().get(token).is_some_and(|ends_ms| *ends_ms > self.clock.now_ms())
     }
 
     /// Ends all access tokens now.

@@ -38,20 +38,11 @@ fn trigger(token: &str) -> Value {
 
 #[tokio::test]
 async fn google_gives_tokens_for_good_assertions_only() {
-    let sim = Sim::start(SimConfig {
-        google_token_life: Duration::from_secs(90),
-        ..SimConfig::default()
-    })
-    .await
-    .unwrap();
+    let sim =
+        Sim::start(SimConfig { google_token_life: Duration::from_secs(90), ..SimConfig::default() }).await.unwrap();
     let (status, body) = grant(&sim, &assertion(&sim, |_| {})).await;
-    assert_eq!(
-        (status, &body["expires_in"], &body["token_type"]),
-        (200, &json!(90), &json!("Bearer"))
-    );
-    let google = assertion(&sim, |claims| {
-        claims["aud"] = json!("https://oauth2.googleapis.com/token")
-    });
+    assert_eq!((status, &body["expires_in"], &body["token_type"]), (200, &json!(90), &json!("Bearer")));
+    let google = assertion(&sim, |claims| claims["aud"] = json!("https://oauth2.googleapis.com/token"));
     assert_eq!(grant(&sim, &google).await.0, 200);
     let wrong: [fn(&mut Value); 4] = [
         |claims| claims["aud"] = json!("https://example.com/token"),
@@ -63,9 +54,7 @@ async fn google_gives_tokens_for_good_assertions_only() {
         let (status, body) = grant(&sim, &assertion(&sim, change)).await;
         assert_eq!((status, &body["error"]), (400, &json!("invalid_grant")));
     }
-    let scope = assertion(&sim, |claims| {
-        claims["scope"] = json!("https://www.googleapis.com/auth/drive")
-    });
+    let scope = assertion(&sim, |claims| claims["scope"] = json!("https://www.googleapis.com/auth/drive"));
     assert_eq!(grant(&sim, &scope).await.1["error"], "invalid_scope");
     assert_eq!(grant(&sim, "abc").await.1["error"], "invalid_grant");
     assert_eq!(sim.google_tokens_issued(), 2);
@@ -89,10 +78,7 @@ async fn fcm_takes_both_spellings_over_both_protocols() {
     assert_eq!(phone.recv().await.unwrap().trigger().unwrap()["head"], "2");
     let dry = json!({"validateOnly": true, "message": {"token": "phone"}});
     let (_, answer) = send(&sim, &client(&sim), &bearer, &dry).await;
-    assert_eq!(
-        answer,
-        json!({"name": "projects/reveille-sim/messages/fake_message_id"})
-    );
+    assert_eq!(answer, json!({"name": "projects/reveille-sim/messages/fake_message_id"}));
     assert!(phone.try_recv().is_err());
 }
 
@@ -107,16 +93,10 @@ async fn fcm_answers_errors_as_google_words_them() {
     let (status, body) = send(&sim, &client, &bearer, &trigger("phone")).await;
     assert_eq!((status, &body["error"]["status"]), (404, &json!("NOT_FOUND")));
     assert_eq!(body["error"]["details"][0]["errorCode"], "UNREGISTERED");
-    assert_eq!(
-        body["error"]["details"][0]["@type"],
-        "type.googleapis.com/google.firebase.fcm.v1.FcmError"
-    );
+    assert_eq!(body["error"]["details"][0]["@type"], "type.googleapis.com/google.firebase.fcm.v1.FcmError");
 
     let (status, body) = send(&sim, &client, &bearer, &trigger("invalid")).await;
-    assert_eq!(
-        (status, &body["error"]["details"][1]["fieldViolations"][0]["field"]),
-        (400, &json!("message.token"))
-    );
+    assert_eq!((status, &body["error"]["details"][1]["fieldViolations"][0]["field"]), (400, &json!("message.token")));
 
     let large = json!({"message": {"token": "phone", "data": {"x": "x".repeat(4096)}}});
     let (status, body) = send(&sim, &client, &bearer, &large).await;
@@ -135,15 +115,8 @@ async fn fcm_answers_errors_as_google_words_them() {
     ];
     for message in wrong {
         let (status, body) = send(&sim, &client, &bearer, &message).await;
-        assert_eq!(
-            (status, &body["error"]["status"]),
-            (400, &json!("INVALID_ARGUMENT")),
-            "{message}"
-        );
-        assert!(
-            body["error"]["details"][0]["fieldViolations"][0]["field"].is_string(),
-            "{body}"
-        );
+        assert_eq!((status, &body["error"]["status"]), (400, &json!("INVALID_ARGUMENT")), "{message}");
+        assert!(body["error"]["details"][0]["fieldViolations"][0]["field"].is_string(), "{body}");
     }
 
     sim.google_expire_tokens();
@@ -162,11 +135,7 @@ async fn fcm_faults_carry_googles_words() {
         (401, "THIRD_PARTY_AUTH_ERROR", "UNAUTHENTICATED"),
     ];
     for (status, reason, canonical) in cases {
-        let fault = FaultKind::Status {
-            status,
-            reason: Some(reason.to_owned()),
-            retry_after: None,
-        };
+        let fault = FaultKind::Status { status, reason: Some(reason.to_owned()), retry_after: None };
         sim.fcm().answer(Fault::new(fault).times(1));
         let (answered, body) = send(&sim, &client, &bearer, &trigger("phone")).await;
         assert_eq!((answered, &body["error"]["status"]), (status, &json!(canonical)));
@@ -174,24 +143,6 @@ async fn fcm_faults_carry_googles_words() {
     }
     sim.fcm().answer(Fault::new(FaultKind::Reset).times(1));
     let url = format!("{}/v1/projects/reveille-sim/messages:send?alt=json", sim.fcm_url());
-    assert!(
-        client
-            .post(&url)
-            .bearer_auth(&bearer)
-            .json(&trigger("phone"))
-            .send()
-            .await
-            .is_err()
-    );
-    assert_eq!(
-        client
-            .post(&url)
-            .bearer_auth(&bearer)
-            .json(&trigger("phone"))
-            .send()
-            .await
-            .unwrap()
-            .status(),
-        200
-    );
+    assert!(client.post(&url).bearer_auth(&bearer).json(&trigger("phone")).send().await.is_err());
+    assert_eq!(client.post(&url).bearer_auth(&bearer).json(&trigger("phone")).send().await.unwrap().status(), 200);
 }

@@ -44,22 +44,15 @@ impl AsyncWrite for Tap {
 
 async fn connect(sim: &Sim, url: &str) -> (SendRequest<Bytes>, h2::client::Connection<Tap>, Heard) {
     let mut roots = rustls::RootCertStore::empty();
-    roots
-        .add(rustls::pki_types::CertificateDer::from_pem_slice(sim.ca_pem().as_bytes()).unwrap())
-        .unwrap();
+    roots.add(rustls::pki_types::CertificateDer::from_pem_slice(sim.ca_pem().as_bytes()).unwrap()).unwrap();
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let config = rustls::ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .unwrap();
+    let config = rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
     let mut config = config.with_root_certificates(roots).with_no_client_auth();
     config.alpn_protocols = vec![b"h2".to_vec()];
     let port = url.rsplit(':').next().unwrap().parse::<u16>().unwrap();
     let tcp = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
     let name = "localhost".try_into().unwrap();
-    let tls = tokio_rustls::TlsConnector::from(Arc::new(config))
-        .connect(name, tcp)
-        .await
-        .unwrap();
+    let tls = tokio_rustls::TlsConnector::from(Arc::new(config)).connect(name, tcp).await.unwrap();
     let heard = Heard::default();
     let (send, connection) = h2::client::handshake(Tap(tls, Arc::clone(&heard))).await.unwrap();
     (send, connection, heard)
@@ -81,8 +74,7 @@ async fn apns_opens_up_after_the_first_good_authentication() {
     let sim = Sim::start(SimConfig::default()).await.unwrap();
     let call = ApnsCall::new(&sim);
     let (send, mut connection, _) = connect(&sim, &sim.apns_url()).await;
-    sim.apns()
-        .answer(Fault::new(FaultKind::Delay(Duration::from_millis(100))).times(1));
+    sim.apns().answer(Fault::new(FaultKind::Delay(Duration::from_millis(100))).times(1));
     // Two at once, before the client has seen the SETTINGS.
     let mut send = send.ready().await.unwrap();
     let (first, second) = (push(&sim, &call, &mut send), push(&sim, &call, &mut send));
@@ -127,34 +119,22 @@ async fn goaway_says_why_refuses_one_stream_and_lets_the_others_finish() {
     let driver = tokio::spawn(connection);
     let mut send = send.ready().await.unwrap();
     assert_eq!(push(&sim, &call, &mut send).await.unwrap().status(), 200);
-    sim.apns()
-        .answer(Fault::new(FaultKind::Delay(Duration::from_millis(300))).times(1));
+    sim.apns().answer(Fault::new(FaultKind::Delay(Duration::from_millis(300))).times(1));
     let slow = push(&sim, &call, &mut send);
     while sim.apns().received() < 2 {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
-    sim.apns().answer(
-        Fault::new(FaultKind::GoAway {
-            reason: Some("Shutdown".to_owned()),
-        })
-        .times(1),
-    );
+    sim.apns().answer(Fault::new(FaultKind::GoAway { reason: Some("Shutdown".to_owned()) }).times(1));
     let refused = push(&sim, &call, &mut send).await.unwrap_err();
     assert_eq!(refused.reason(), Some(h2::Reason::REFUSED_STREAM));
     let late = send.clone().ready().await;
     assert_eq!(slow.await.unwrap().status(), 200);
     drop((late, send));
-    let ended = tokio::time::timeout(Duration::from_secs(2), driver)
-        .await
-        .unwrap()
-        .unwrap();
+    let ended = tokio::time::timeout(Duration::from_secs(2), driver).await.unwrap().unwrap();
     assert!(ended.is_ok(), "{ended:?}");
     let heard = heard.lock().unwrap();
     let words = br#"{"reason":"Shutdown"}"#;
-    assert!(
-        heard.windows(words.len()).any(|window| window == words),
-        "the debug data of GOAWAY"
-    );
+    assert!(heard.windows(words.len()).any(|window| window == words), "the debug data of GOAWAY");
 }
 
 #[tokio::test]
@@ -173,17 +153,8 @@ async fn fcm_says_goaway_in_one_word() {
     body.send_data(message.to_string().into(), true).unwrap();
     assert_eq!(answer.await.unwrap_err().reason(), Some(h2::Reason::REFUSED_STREAM));
     drop((send, body));
-    let ended = tokio::time::timeout(Duration::from_secs(2), driver)
-        .await
-        .unwrap()
-        .unwrap();
+    let ended = tokio::time::timeout(Duration::from_secs(2), driver).await.unwrap().unwrap();
     assert!(ended.is_ok(), "{ended:?}");
-    assert!(
-        heard
-            .lock()
-            .unwrap()
-            .windows(15)
-            .any(|window| window == b"session_timeout")
-    );
+    assert!(heard.lock().unwrap().windows(15).any(|window| window == b"session_timeout"));
     assert!(sim.pushes().iter().all(|push| !push.delivered && push.status == 0));
 }

@@ -1,0 +1,161 @@
+//! Who is calling: operator, app key, or device; and how often they may.
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    num::NonZeroU32,
+    time::Duration,
+};
+
+use axum::{
+    extract::{ConnectInfo, FromRequestParts},
+    http::{header, request::Parts},
+};
+use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter, clock::Clock as _};
+use secrecy::{ExposeSecret, SecretString};
+
+use super::{
+    Api,
+    problem::{self, Problem, Result},
+};
+use crate::{
+    domain::{
+        id::{AppId, DeviceId},
+        key::Scope,
+        limits,
+    },
+    secret,
+    store::{Device, KeyHolder},
+};
+
+/// Whose requests are counted before all are forgotten that have calmed down.
+const COUNTED: usize = 100_000;
+
+/// Who is calling.
+#[derive(Debug, Clone)]
+pub enum Caller {
+    /// The holder of the operator key.
+    Operator,
+    /// The holder of an app key.
+    Key(KeyHolder),
+    /// A device.
+    Device(Box<Device>),
+}
+
+impl Caller {
+    /// The operator, or 403.
+    pub fn operator(&self) -> Result<()> {
+        match self {
+            Self::Operator => Ok(()),
+            _ => Err(Problem::new(problem::FORBIDDEN, "this route takes the operator key")),
+        }
+    }
+
+    /// The app of a key that has one of `scopes`, or 403 naming the first.
+    pub fn app(&self, scopes: &[Scope]) -> Result<AppId> {
+        let Self::Key(holder) = self else {
+            return Err(Problem::new(problem::FORBIDDEN, "this route takes an app key"));
+        };
+        let has = |wanted: &Scope| holder.scopes.iter().any(|scope| scope.covers(*wanted));
+        if scopes.iter().any(has) {
+            return Ok(holder.app);
+        }
+        let wanted = scopes.first().map_or("", |scope| scope.as_str());
+        Err(Problem::new(problem::MISSING_SCOPE, format!("the app key lacks the scope {wanted}")).with("scope", wanted))
+    }
+
+    /// The device, or 403.
+    pub fn device(self) -> Result<Device> {
+        match self {
+            Self::Device(device) => Ok(*device),
+            _ => Err(Problem::new(problem::FORBIDDEN, "this route takes a device token")),
+        }
+    }
+}
+
+impl FromRequestParts<Api> for Caller {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, api: &Api) -> Result<Self> {
+        let secret = bearer(parts);
+        let caller = match &secret {
+            None => None,
+            Some(secret) => api.recognise(secret.expose_secret()).await?,
+        };
+        match caller {
+            Some(caller) => Ok(caller),
+            None => Err(api.limiters.failed_authentication(address(parts), secret.is_some())),
+        }
+    }
+}
+
+fn bearer(parts: &Parts) -> Option<SecretString> {
+    let value = parts.headers.get(header::AUTHORIZATION)?.to_str().ok()?;
+    let (scheme, secret) = value.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| secret.trim().to_owned().into())
+}
+
+fn address(parts: &Parts) -> Option<IpAddr> {
+    parts.extensions.get::<ConnectInfo<SocketAddr>>().map(|ConnectInfo(address)| address.ip())
+}
+
+impl Api {
+    async fn recognise(&self, secret: &str) -> Result<Option<Caller>> {
+        if secret.starts_with("dt_") {
+            return Ok(self.store.device_holder(secret).await?.map(|holder| Caller::Device(Box::new(holder.device))));
+        }
+        if secret.starts_with("rk_") {
+            return Ok(self.store.key_holder(secret).await?.map(Caller::Key));
+        }
+        let operator = self.operator_key.as_ref().is_some_and(|key| secret::same(key.expose_secret(), secret));
+        Ok(operator.then_some(Caller::Operator))
+    }
+}
+
+/// How often things may happen (contract §4).
+pub struct Limiters {
+    failures: DefaultKeyedRateLimiter<IpAddr>,
+    polls: DefaultKeyedRateLimiter<DeviceId>,
+}
+
+impl Default for Limiters {
+    fn default() -> Self {
+        let per_minute = |count: u32| Quota::per_minute(NonZeroU32::new(count).unwrap_or(NonZeroU32::MIN));
+        let burst = NonZeroU32::new(limits::POLLS_BURST).unwrap_or(NonZeroU32::MIN);
+        Self {
+            failures: RateLimiter::keyed(per_minute(limits::FAILED_AUTHENTICATIONS_PER_MINUTE)),
+            polls: RateLimiter::keyed(per_minute(limits::POLLS_PER_MINUTE).allow_burst(burst)),
+        }
+    }
+}
+
+impl Limiters {
+    /// The answer to a failed authentication: 401, or 429 when there have been too many.
+    fn failed_authentication(&self, address: Option<IpAddr>, gave_secret: bool) -> Problem {
+        if !gave_secret {
+            return Problem::new(problem::UNAUTHORIZED, "the request has no Authorization: Bearer header");
+        }
+        let Some(address) = address else {
+            return Problem::new(problem::UNAUTHORIZED, "the key or token is not valid");
+        };
+        if self.failures.len() > COUNTED {
+            self.failures.retain_recent();
+        }
+        match self.failures.check_key(&address) {
+            Ok(()) => Problem::new(problem::UNAUTHORIZED, "the key or token is not valid"),
+            Err(until) => too_many("failed authentications", until.wait_time_from(self.failures.clock().now())),
+        }
+    }
+
+    /// Counts a poll of a device; 429 if there are too many.
+    pub fn poll(&self, device: DeviceId) -> Result<()> {
+        if self.polls.len() > COUNTED {
+            self.polls.retain_recent();
+        }
+        let checked = self.polls.check_key(&device);
+        checked.map_err(|until| too_many("polls", until.wait_time_from(self.polls.clock().now())))
+    }
+}
+
+fn too_many(what: &str, pause: Duration) -> Problem {
+    Problem::new(problem::RATE_LIMITED, format!("too many {what}")).retry_after(pause)
+}

@@ -1,0 +1,160 @@
+//! What every handler reads: strict JSON bodies, strict queries, ids from the path.
+
+use std::fmt::Display;
+
+use axum::{
+    body::{Body, Bytes, to_bytes},
+    extract::{FromRequest, FromRequestParts, Request},
+    http::request::Parts,
+};
+use serde::{Deserialize, de::DeserializeOwned};
+use serde_json::error::Category;
+
+use super::problem::{self, Problem, Result};
+use crate::domain::{Invalid, limits};
+
+/// A raw body within the limit.
+pub struct Raw(pub Bytes);
+
+impl<S: Send + Sync> FromRequest<S> for Raw {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, _: &S) -> Result<Self> {
+        let too_large = || {
+            let detail = format!("a request body has at most {} bytes", limits::BODY_BYTES);
+            Problem::new(problem::TOO_LARGE, detail).with("limit", limits::BODY_BYTES)
+        };
+        let announced =
+            request.headers().get("content-length").and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
+        if announced.is_some_and(|length| length > limits::BODY_BYTES) {
+            return Err(too_large());
+        }
+        let body: Body = request.into_body();
+        to_bytes(body, limits::BODY_BYTES).await.map(Self).map_err(|_| too_large())
+    }
+}
+
+/// A body of strict JSON.
+pub struct Json<T>(pub T);
+
+impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Json<T> {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self> {
+        let Raw(body) = Raw::from_request(request, state).await?;
+        parse(&body).map(Self)
+    }
+}
+
+/// Reads strict JSON; a wrong value is named by its pointer.
+pub fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T> {
+    let mut deserializer = serde_json::Deserializer::from_slice(body);
+    let value = serde_path_to_error::deserialize(&mut deserializer).map_err(|error| json_problem(&error))?;
+    let trailing = |error: serde_json::Error| Problem::new(problem::MALFORMED, error.to_string());
+    deserializer.end().map_err(trailing)?;
+    Ok(value)
+}
+
+/// Bad syntax is malformed, anything else is a value that is not allowed.
+pub fn json_problem(error: &serde_path_to_error::Error<serde_json::Error>) -> Problem {
+    let inner = error.inner();
+    if matches!(inner.classify(), Category::Syntax | Category::Eof | Category::Io) {
+        return Problem::new(problem::MALFORMED, inner.to_string());
+    }
+    let mut pointer = String::new();
+    for segment in error.path() {
+        use serde_path_to_error::Segment;
+        match segment {
+            Segment::Seq { index } => pointer.push_str(&format!("/{index}")),
+            Segment::Map { key } => pointer.push_str(&format!("/{}", key.replace('~', "~0").replace('/', "~1"))),
+            Segment::Enum { variant } => pointer.push_str(&format!("/{variant}")),
+            Segment::Unknown => {}
+        }
+    }
+    let message = inner.to_string();
+    let detail = message.rsplit_once(" at line ").map_or(message.as_str(), |(detail, _)| detail).to_owned();
+    for kind in ["unknown field `", "missing field `"] {
+        let name = detail.strip_prefix(kind).and_then(|rest| rest.split('`').next());
+        if let Some(name) = name.filter(|name| !pointer.ends_with(&format!("/{name}"))) {
+            pointer.push_str(&format!("/{name}"));
+        }
+    }
+    vec![Invalid::new(pointer, detail)].into()
+}
+
+/// A strict query: unknown and malformed parameters are refused by name.
+pub struct Query<T>(pub T);
+
+impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for Query<T> {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self> {
+        match axum::extract::Query::<T>::try_from_uri(&parts.uri) {
+            Ok(axum::extract::Query(query)) => Ok(Self(query)),
+            Err(rejection) => {
+                let detail = rejection.body_text();
+                let detail = detail.strip_prefix("Failed to deserialize query string: ").unwrap_or(&detail);
+                Err(Problem::new(problem::INVALID, format!("query: {detail}")))
+            }
+        }
+    }
+}
+
+/// One part of the path, parsed; one that cannot be is an object that does not exist.
+pub struct Path<T>(pub T);
+
+impl<S: Send + Sync, T: DeserializeOwned + Send> FromRequestParts<S> for Path<T> {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self> {
+        let path = <axum::extract::Path<T> as FromRequestParts<S>>::from_request_parts(parts, state).await;
+        path.map(|axum::extract::Path(value)| Self(value)).map_err(|_| Problem::not_found("object"))
+    }
+}
+
+/// `?cursor=&limit=` of every list.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ListQuery {
+    cursor: Option<String>,
+    limit: Option<usize>,
+}
+
+/// A list's page size.
+pub const LIST_DEFAULT: usize = 100;
+
+impl ListQuery {
+    /// Where the page begins, and how many it has.
+    pub fn page(self) -> Result<(String, usize)> {
+        Ok((self.cursor.unwrap_or_default(), limit(self.limit, LIST_DEFAULT)?))
+    }
+}
+
+/// A `limit` within its bounds.
+pub fn limit(given: Option<usize>, default: usize) -> Result<usize> {
+    match given {
+        None => Ok(default),
+        Some(limit) if (1..=limits::PAGE_EVENTS).contains(&limit) => Ok(limit),
+        Some(limit) => {
+            let detail = format!("query: limit must be 1 to {}, is {limit}", limits::PAGE_EVENTS);
+            Err(Problem::new(problem::INVALID, detail))
+        }
+    }
+}
+
+/// `{items, next}`: `next` is the last item's place if the page is full.
+pub fn list<T, I: Display>(
+    items: Vec<T>,
+    limit: usize,
+    place: impl Fn(&T) -> I,
+    show: impl Fn(&T) -> serde_json::Value,
+) -> axum::Json<serde_json::Value> {
+    let next = items.last().filter(|_| items.len() == limit).map(|item| place(item).to_string());
+    let items: Vec<_> = items.iter().map(show).collect();
+    axum::Json(serde_json::json!({"items": items, "next": next}))
+}
+
+/// The value of a header, if it is there and readable.
+pub fn header<'a>(parts: &'a axum::http::HeaderMap, name: &str) -> Option<&'a str> {
+    parts.get(name)?.to_str().ok()
+}

@@ -1,0 +1,275 @@
+//! Polling: the canonical endpoints. A page is the truth; coming for it is what tells who woke.
+
+use axum::{
+    Json as Body,
+    extract::State,
+    http::{HeaderMap, HeaderValue, StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use serde::{Deserialize, Serialize};
+
+use super::{
+    Api,
+    auth::Caller,
+    devices::poll_after_s,
+    events::EventView,
+    extract::{self, Json, Path, Query, header},
+    problem::{self, Kind, Problem, Result},
+};
+use crate::{
+    domain::{
+        cursor::{self, CursorError, Scope as CursorScope},
+        device::DeviceStatus,
+        feed::{FeedName, Position},
+        id::{AppId, WakeId},
+        key::Scope,
+        limits,
+    },
+    secret,
+    store::{Device, Feed, Page, PageEntry, PageRequest, Paged, Visit},
+};
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SyncQuery {
+    after: Option<String>,
+    limit: Option<usize>,
+    /// Which push caused this poll.
+    #[expect(dead_code, reason = "counted by the loop that is closed next")]
+    wake: Option<String>,
+    #[serde(default)]
+    peek: bool,
+}
+
+pub async fn sync(
+    State(api): State<Api>,
+    caller: Caller,
+    Query(query): Query<SyncQuery>,
+    headers: HeaderMap,
+) -> Result<Response> {
+    let device = caller.device()?;
+    api.limiters.poll(device.id)?;
+    let limit = extract::limit(query.limit, limits::PAGE_EVENTS_DEFAULT)?;
+    let id = device.id.to_string();
+    let scope = CursorScope::Sync { device: &id };
+    let after = api.open_cursor(&scope, query.after.as_deref(), SNAPSHOT)?;
+    let page = match api.store.page(device.app, device.id, PageRequest { after, limit }).await? {
+        Paged::Page(page) => page,
+        Paged::Expired => return Err(gone(problem::CURSOR_EXPIRED, SNAPSHOT)),
+        Paged::Ahead => return Err(gone(problem::CURSOR_AHEAD, SNAPSHOT)),
+    };
+    if !query.peek {
+        api.visit(&device, page.through, after.unwrap_or_default()).await?;
+    }
+    api.answer(&headers, page, &scope, Some(&device), device.app, (after, limit)).await
+}
+
+pub async fn feed(
+    State(api): State<Api>,
+    caller: Caller,
+    Path(feed): Path<FeedName>,
+    Query(query): Query<SyncQuery>,
+    headers: HeaderMap,
+) -> Result<Response> {
+    let limit = extract::limit(query.limit, limits::PAGE_EVENTS_DEFAULT)?;
+    let (app, device, reader) = match caller {
+        Caller::Device(device) => (device.app, Some(device.clone()), Feed::ByDevice(device.id, device.fetched)),
+        caller => (caller.app(&[Scope::EventsRead])?, None, Feed::ByKey),
+    };
+    if let Some(device) = &device {
+        api.limiters.poll(device.id)?;
+    }
+    let (id, snapshot) = (app.to_string(), feed_snapshot(&feed));
+    let scope = CursorScope::Feed { app: &id, feed: &feed };
+    let after = api.open_cursor(&scope, query.after.as_deref(), &snapshot)?;
+    let request = PageRequest { after, limit };
+    let found = api.store.feed_page(app, &feed, reader, request).await?.ok_or_else(|| Problem::not_found("feed"))?;
+    let page = match found.paged {
+        Paged::Page(page) => page,
+        Paged::Expired => return Err(gone(problem::CURSOR_EXPIRED, &snapshot)),
+        Paged::Ahead => return Err(gone(problem::CURSOR_AHEAD, &snapshot)),
+    };
+    if let Some(device) = device.as_deref().filter(|_| !query.peek) {
+        api.visit(device, found.fetched.unwrap_or_default(), Position(0)).await?;
+    }
+    api.answer(&headers, page, &scope, device.as_deref(), app, (after, limit)).await
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Ack {
+    cursor: Option<String>,
+    wake: Option<WakeId>,
+}
+
+pub async fn ack(State(api): State<Api>, caller: Caller, Json(ack): Json<Ack>) -> Result<StatusCode> {
+    let device = caller.device()?;
+    let id = device.id.to_string();
+    let position = match (ack.cursor, ack.wake) {
+        (Some(cursor), None) => {
+            let position = api.open_cursor(&CursorScope::Sync { device: &id }, Some(&cursor), SNAPSHOT)?;
+            let position = position.unwrap_or_default();
+            if position > api.store.counter(device.app).await? {
+                return Err(gone(problem::CURSOR_AHEAD, SNAPSHOT));
+            }
+            Some(position)
+        }
+        (None, Some(wake)) => api.store.wake_head(device.app, device.id, wake).await?,
+        _ => return Err(Problem::field("", "give either \"cursor\" or \"wake\"")),
+    };
+    // An unknown or foreign wake is ignored, as in a poll.
+    if let Some(position) = position {
+        api.visit(&device, position, position).await?;
+    }
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Where a device's own snapshot is.
+pub const SNAPSHOT: &str = "/v1/sync/snapshot";
+
+/// Where a feed's snapshot is.
+pub fn feed_snapshot(feed: &FeedName) -> String {
+    format!("/v1/feeds/{feed}/snapshot")
+}
+
+fn gone(kind: Kind, snapshot: &str) -> Problem {
+    Problem::new(kind, kind.help).with("snapshot", snapshot)
+}
+
+impl Api {
+    /// The position a cursor stands for.
+    pub fn open_cursor(
+        &self,
+        scope: &CursorScope<'_>,
+        cursor: Option<&str>,
+        snapshot: &str,
+    ) -> Result<Option<Position>> {
+        let Some(cursor) = cursor else {
+            return Ok(None);
+        };
+        cursor::open(&self.secrets, scope, self.store.epoch(), cursor).map(Some).map_err(|error| match error {
+            CursorError::Invalid => {
+                Problem::new(problem::CURSOR_INVALID, problem::CURSOR_INVALID.help).with("snapshot", snapshot)
+            }
+            CursorError::EpochChanged => gone(problem::EPOCH_CHANGED, snapshot),
+        })
+    }
+
+    /// Records what a poll has done, if it has done anything.
+    async fn visit(&self, device: &Device, fetched: Position, acked: Position) -> Result<()> {
+        /// A sign of life is worth a write this often.
+        const SIGN_EVERY: std::time::Duration = std::time::Duration::from_secs(3600);
+        let moves = fetched > device.fetched || acked > device.acked;
+        let revives = matches!(device.status, DeviceStatus::Quarantined | DeviceStatus::Stale);
+        if moves || revives || self.clock.now().since(device.seen_at) >= SIGN_EVERY {
+            let visit = Visit { app: device.app, device: device.id, fetched: fetched.max(acked), acked };
+            self.store.visit(visit).await?;
+        }
+        Ok(())
+    }
+
+    async fn answer(
+        &self,
+        headers: &HeaderMap,
+        page: Page,
+        scope: &CursorScope<'_>,
+        device: Option<&Device>,
+        app: AppId,
+        (after, limit): (Option<Position>, usize),
+    ) -> Result<Response> {
+        let settings = self.settings(app).await?;
+        let after_s = device.map_or(settings.poll_after_s.healthy, |device| poll_after_s(&settings, device));
+        let epoch = self.store.epoch();
+        let reader = device.map(|device| (device.id.to_string(), device.status.as_str()));
+        let tag = format!("{} {reader:?} {} {after:?} {limit}", epoch.0, page.state);
+        let etag = format!("W/\"{}\"", secret::fingerprint(&tag));
+        let matches = header(headers, "if-none-match").is_some_and(|tags| {
+            tags.trim() == "*" || tags.split(',').any(|tag| tag.trim().trim_start_matches("W/") == &etag[2..])
+        });
+        let minimal = header(headers, "prefer").is_some_and(|prefer| {
+            prefer.split([',', ';']).any(|word| word.trim().eq_ignore_ascii_case("return=minimal"))
+        });
+        let mut response = if matches {
+            StatusCode::NOT_MODIFIED.into_response()
+        } else if minimal && page.entries.is_empty() {
+            StatusCode::NO_CONTENT.into_response()
+        } else {
+            let body = PageView {
+                events: page.entries.iter().map(EntryView::of).collect(),
+                next: cursor::seal(&self.secrets, scope, epoch, page.through),
+                through: page.through,
+                has_more: page.has_more,
+                poll: PollView { after_s },
+                push: device.map(PushView::of),
+            };
+            Body(body).into_response()
+        };
+        let headers = response.headers_mut();
+        if headers.get(header::CONTENT_TYPE).is_none() {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from(after_s));
+        }
+        if let Ok(etag) = HeaderValue::from_str(&etag) {
+            headers.insert(header::ETAG, etag);
+        }
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("private, no-cache"));
+        headers.insert(header::VARY, HeaderValue::from_static("Authorization"));
+        Ok(response)
+    }
+}
+
+#[derive(Serialize)]
+struct PageView<'a> {
+    events: Vec<EntryView<'a>>,
+    next: String,
+    through: Position,
+    has_more: bool,
+    poll: PollView,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    push: Option<PushView>,
+}
+
+#[derive(Serialize)]
+struct PollView {
+    after_s: u32,
+}
+
+#[derive(Serialize)]
+struct PushView {
+    status: DeviceStatus,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    register: Option<bool>,
+}
+
+impl PushView {
+    /// What this poll has revived is active by now.
+    fn of(device: &Device) -> Self {
+        match device.status {
+            DeviceStatus::Gone => Self { status: DeviceStatus::Gone, register: Some(true) },
+            _ => Self { status: DeviceStatus::Active, register: None },
+        }
+    }
+}
+
+#[derive(Serialize)]
+#[serde(untagged)]
+enum EntryView<'a> {
+    Event(EventView<'a>),
+    Followed {
+        #[serde(rename = "type")]
+        kind: &'static str,
+        feed: &'a FeedName,
+        position: Position,
+        snapshot: String,
+    },
+}
+
+impl<'a> EntryView<'a> {
+    fn of(entry: &'a PageEntry) -> Self {
+        match entry {
+            PageEntry::Event(event) => Self::Event(EventView::of(event)),
+            PageEntry::Followed { feed, position } => {
+                Self::Followed { kind: "reveille.followed", feed, position: *position, snapshot: feed_snapshot(feed) }
+            }
+        }
+    }
+}

@@ -1,0 +1,39 @@
+//! `reveille serve`: the relay.
+
+use crate::{
+    config::Flags,
+    domain::time::Clock,
+    relay::{Background, Relay},
+    store::StoreOptions,
+    telemetry,
+};
+
+/// Arguments of `reveille serve`.
+#[derive(Debug, clap::Args)]
+pub struct ServeArgs {
+    #[command(flatten)]
+    flags: Flags,
+    /// Show the configuration with secrets masked, and where each value comes from; then exit
+    #[arg(long)]
+    print_config: bool,
+}
+
+/// Serves until asked to stop.
+pub async fn run(args: ServeArgs) -> anyhow::Result<()> {
+    let config = super::load(&args.flags)?;
+    if args.print_config {
+        print!("{}", config.print());
+        return Ok(());
+    }
+    config.require_master_key()?;
+    telemetry::init(&config.log, config.log_format)?;
+    let relay = Relay::start(&config, Clock::System, StoreOptions::default(), Background::Runs).await?;
+    if config.operator_key.is_none() {
+        tracing::warn!("there is no operator key: apps and app keys cannot be made (REVEILLE_OPERATOR_KEY)");
+    }
+    tracing::info!(address = %relay.address(), roles = ?config.roles, "serving");
+    super::asked_to_stop().await?;
+    tracing::info!("stopping");
+    relay.stop().await;
+    Ok(())
+}

@@ -1,0 +1,108 @@
+//! One call: the credential is opened, the provider asked, and the answer finished.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use tokio::time::Instant;
+
+use crate::{
+    domain::{
+        credential::Credential,
+        push::{Meaning, Reply},
+        time::Clock,
+    },
+    store::{Call, Finished, Store},
+    transport::{LaneKey, Transports},
+};
+
+/// Opened credentials that are kept.
+const OPENED: usize = 1_000;
+/// How often an answer that could not be written is tried again, and the pause between.
+const FINISH_TRIES: u32 = 5;
+const FINISH_PAUSE: Duration = Duration::from_millis(200);
+
+#[derive(Clone)]
+pub(super) struct Sender {
+    store: Store,
+    transports: Transports,
+    clock: Clock,
+    /// A call starts only with this much of its lease left, so that it ends before someone else may repeat it.
+    least_lease: Duration,
+    opened: Arc<Mutex<HashMap<LaneKey, Arc<Credential>>>>,
+}
+
+impl Sender {
+    pub fn new(store: Store, transports: Transports, clock: Clock, lease: Duration) -> Self {
+        // Contract §8: 20 s of 45 s; in the same measure where the lease is another.
+        let least_lease = lease * 20 / 45;
+        Self { store, transports, clock, least_lease, opened: Arc::default() }
+    }
+
+    /// Makes a claimed call and finishes it. A call that comes too late is left to the end of its lease.
+    pub async fn send(&self, call: Call) {
+        let now = self.clock.now();
+        if now + self.least_lease > call.lease_ends_at {
+            tracing::warn!(wake = %call.trigger.wake, "a call waited too long to start; its lease will end");
+            return;
+        }
+        let key = LaneKey {
+            app: call.app,
+            transport: call.target.transport,
+            name: call.credential.clone(),
+            version: call.credential_version,
+        };
+        let began = Instant::now();
+        let reply = match self.open(&key).await {
+            Ok(Some(credential)) => self.transports.send(&key, &credential, &call.target, &call.trigger).await,
+            Ok(None) => no_call(Meaning::Unreachable, "the credential was replaced before the call"),
+            Err(error) => {
+                tracing::error!(%error, app = %key.app, name = key.name, "a credential cannot be opened");
+                no_call(Meaning::CredentialFault, "the credential cannot be opened")
+            }
+        };
+        let outcome = reply.meaning.outcome();
+        tracing::debug!(
+            app = %call.app, device = %call.device, wake = %call.trigger.wake, tries = call.tries,
+            outcome = outcome.as_str(), status = reply.status, reason = reply.reason, "attempt"
+        );
+        self.finish(Finished { call, duration: began.elapsed(), reply }).await;
+    }
+
+    async fn finish(&self, finished: Finished) {
+        let mut pause = FINISH_PAUSE;
+        for tries in 1..=FINISH_TRIES {
+            match self.store.finish(finished.clone()).await {
+                Ok(()) => return,
+                Err(error) if tries == FINISH_TRIES => {
+                    tracing::error!(%error, attempt = %finished.call.attempt, "an answer could not be written; its lease will end");
+                }
+                Err(_) => tokio::time::sleep(pause).await,
+            }
+            pause *= 2;
+        }
+    }
+
+    async fn open(&self, key: &LaneKey) -> crate::store::Result<Option<Arc<Credential>>> {
+        let known = self.opened.lock().unwrap_or_else(PoisonError::into_inner).get(key).cloned();
+        if known.is_some() {
+            return Ok(known);
+        }
+        let opened = self.store.open_credential(key.app, key.transport, &key.name, key.version).await?.map(Arc::new);
+        if let Some(credential) = &opened {
+            let mut kept = self.opened.lock().unwrap_or_else(PoisonError::into_inner);
+            kept.retain(|other, _| (other.app, other.transport, &other.name) != (key.app, key.transport, &key.name));
+            if kept.len() >= OPENED {
+                kept.clear();
+            }
+            kept.insert(key.clone(), Arc::clone(credential));
+        }
+        Ok(opened)
+    }
+}
+
+fn no_call(meaning: Meaning, reason: &str) -> Reply {
+    Reply { meaning, status: None, reason: Some(reason.to_owned()), provider_id: None, retry_after: None, bytes: 0 }
+}
