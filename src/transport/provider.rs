@@ -331,7 +331,7 @@ fn bytes_u32(bytes: usize) -> u32 {
 }
 
 /// `Retry-After` in either form (RFC 9110 §10.2.3); what cannot be read is as good as absent.
-fn retry_after(headers: &HeaderMap, now: Timestamp) -> Option<Duration> {
+pub(super) fn retry_after(headers: &HeaderMap, now: Timestamp) -> Option<Duration> {
     let value = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
     if let Ok(seconds) = value.parse::<f64>() {
         return Duration::try_from_secs_f64(seconds).ok();

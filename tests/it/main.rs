@@ -2,3 +2,4 @@
 
 mod sim_foreign;
 mod sim_protocol;
+mod transport_payload;
