@@ -2,4 +2,5 @@
 
 mod sim_foreign;
 mod sim_protocol;
+mod transport_calls;
 mod transport_payload;
