@@ -92,10 +92,15 @@ fn error_code(error: &ErrorObject) -> Option<&str> {
 
 /// Whether an `INVALID_ARGUMENT` is about the token, and not about what we wrote.
 fn blames_token(error: &ErrorObject) -> bool {
-    let violations = details(error).filter_map(|detail| detail["fieldViolations"].as_array()).flatten();
+    let violations = details(error)
+        .filter_map(|detail| detail["fieldViolations"].as_array())
+        .flatten();
     let mut fields = violations.filter_map(|violation| violation["field"].as_str());
     fields.any(|field| matches!(field, "message.token" | "message.fid"))
-        || error.message.as_deref().is_some_and(|message| message.contains(NO_TOKEN))
+        || error
+            .message
+            .as_deref()
+            .is_some_and(|message| message.contains(NO_TOKEN))
 }
 
 fn invalid_argument(doubtful: bool) -> Meaning {

@@ -74,6 +74,7 @@ fn token_client(mut tls: ClientConfig) -> anyhow::Result<reqwest::Client> {
     let client = reqwest::Client::builder()
         .tls_backend_preconfigured(tls)
         .https_only(true)
+        .no_proxy()
         .redirect(reqwest::redirect::Policy::none())
         .timeout(Duration::from_secs(10))
         .pool_idle_timeout(Duration::from_secs(30));

@@ -32,7 +32,9 @@ struct Expect {
 }
 
 fn cases(provider: &str) -> Vec<(String, Case)> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/testdata").join(provider);
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/it/testdata")
+        .join(provider);
     let mut cases: Vec<(String, Case)> = Vec::new();
     for file in std::fs::read_dir(folder).unwrap() {
         let path = file.unwrap().path();
@@ -45,13 +47,25 @@ fn cases(provider: &str) -> Vec<(String, Case)> {
 
 fn headers(case: &Case) -> HeaderMap {
     let pairs = case.headers.iter();
-    pairs.map(|(name, value)| (name.parse::<HeaderName>().unwrap(), HeaderValue::from_str(value).unwrap())).collect()
+    pairs
+        .map(|(name, value)| {
+            (
+                name.parse::<HeaderName>().unwrap(),
+                HeaderValue::from_str(value).unwrap(),
+            )
+        })
+        .collect()
 }
 
 fn found(meaning: Meaning, reason: Option<String>, provider_id: Option<String>, headers: &HeaderMap) -> Expect {
     let now: Timestamp = "2026-11-22T00:00:00Z".parse().unwrap();
     let retry_after_ms = retry_after(headers, now).map(|after| u64::try_from(after.as_millis()).unwrap());
-    Expect { meaning: format!("{meaning:?}"), reason, provider_id, retry_after_ms }
+    Expect {
+        meaning: format!("{meaning:?}"),
+        reason,
+        provider_id,
+        retry_after_ms,
+    }
 }
 
 #[test]
@@ -60,8 +74,16 @@ fn every_recorded_answer_of_apns() {
     assert!(cases.len() >= 35, "{}", cases.len());
     for (name, case) in cases {
         let headers = headers(&case);
-        let verdict = apns::read(StatusCode::from_u16(case.status).unwrap(), &headers, case.body.as_bytes());
-        assert_eq!(found(verdict.meaning, verdict.reason, verdict.provider_id, &headers), case.expect, "{name}");
+        let verdict = apns::read(
+            StatusCode::from_u16(case.status).unwrap(),
+            &headers,
+            case.body.as_bytes(),
+        );
+        assert_eq!(
+            found(verdict.meaning, verdict.reason, verdict.provider_id, &headers),
+            case.expect,
+            "{name}"
+        );
     }
 }
 
@@ -72,7 +94,11 @@ fn every_recorded_answer_of_fcm() {
     for (name, case) in cases {
         let headers = headers(&case);
         let verdict = fcm::read(StatusCode::from_u16(case.status).unwrap(), case.body.as_bytes());
-        assert_eq!(found(verdict.meaning, verdict.reason, verdict.provider_id, &headers), case.expect, "{name}");
+        assert_eq!(
+            found(verdict.meaning, verdict.reason, verdict.provider_id, &headers),
+            case.expect,
+            "{name}"
+        );
     }
 }
 
@@ -80,6 +106,7 @@ fn every_recorded_answer_of_fcm() {
 #[test]
 fn all_documented_reasons_are_recorded() {
     let reasons = cases("apns").into_iter().filter_map(|(_, case)| case.expect.reason);
-    let known: std::collections::BTreeSet<String> = reasons.filter(|reason| apns::documented(reason).is_some()).collect();
+    let known: std::collections::BTreeSet<String> =
+        reasons.filter(|reason| apns::documented(reason).is_some()).collect();
     assert_eq!(known.len(), 33, "32 and one spelling seen on the wire: {known:?}");
 }

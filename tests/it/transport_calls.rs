@@ -39,7 +39,12 @@ impl World {
         let clock = Clock::manual("2026-11-22T00:00:00Z".parse().unwrap());
         let sim_clock = clock.clone();
         let clock_of_sim = SimClock::new(move || sim_clock.now().as_ms());
-        let sim = Sim::start(SimConfig { clock: clock_of_sim, ..SimConfig::default() }).await.unwrap();
+        let sim = Sim::start(SimConfig {
+            clock: clock_of_sim,
+            ..SimConfig::default()
+        })
+        .await
+        .unwrap();
         let tasks = TaskTracker::new();
         let config = TransportConfig {
             apns_url: Some(sim.apns_url().parse().unwrap()),
@@ -50,11 +55,22 @@ impl World {
         };
         let transports = Transports::new(config, clock.clone(), tasks.clone()).unwrap();
         let app = id::new(clock.now());
-        Self { sim, transports, clock, tasks, app }
+        Self {
+            sim,
+            transports,
+            clock,
+            tasks,
+            app,
+        }
     }
 
     fn key(&self, transport: Transport) -> LaneKey {
-        LaneKey { app: self.app, transport, name: "default".to_owned(), version: 1 }
+        LaneKey {
+            app: self.app,
+            transport,
+            name: "default".to_owned(),
+            version: 1,
+        }
     }
 
     fn credential(&self, transport: Transport) -> Credential {
@@ -84,12 +100,18 @@ impl World {
 
     async fn send_trigger(&self, transport: Transport, trigger: &Trigger) -> Reply {
         let (key, credential) = (self.key(transport), self.credential(transport));
-        self.transports.send(&key, &credential, &target(transport), trigger).await
+        self.transports
+            .send(&key, &credential, &target(transport), trigger)
+            .await
     }
 
     async fn send_many(&self, transport: Transport, count: usize) -> Vec<Reply> {
-        let (key, credential, target, trigger) =
-            (self.key(transport), self.credential(transport), target(transport), self.trigger());
+        let (key, credential, target, trigger) = (
+            self.key(transport),
+            self.credential(transport),
+            target(transport),
+            self.trigger(),
+        );
         let send = || self.transports.send(&key, &credential, &target, &trigger);
         join_all((0..count).map(|_| send())).await
     }
@@ -125,7 +147,11 @@ async fn a_push_arrives_at_apns() {
     for (alert, kind, priority) in [(None, "background", "5"), (Some(alert()), "alert", "10")] {
         trigger.alert = alert;
         let reply = world.send_trigger(Transport::Apns, &trigger).await;
-        assert_eq!((reply.meaning, reply.status), (Meaning::Accepted, Some(200)), "{reply:?}");
+        assert_eq!(
+            (reply.meaning, reply.status),
+            (Meaning::Accepted, Some(200)),
+            "{reply:?}"
+        );
         assert_eq!(reply.provider_id, Some(trigger.wake.uuid().to_string()));
         let push = world.sim.pushes().pop().unwrap();
         assert!(push.delivered);
@@ -141,12 +167,24 @@ async fn a_push_arrives_at_apns() {
 #[tokio::test]
 async fn a_push_arrives_at_fcm_for_every_platform() {
     let world = World::start().await;
-    let (key, credential, trigger) = (world.key(Transport::Fcm), world.credential(Transport::Fcm), world.trigger());
+    let (key, credential, trigger) = (
+        world.key(Transport::Fcm),
+        world.credential(Transport::Fcm),
+        world.trigger(),
+    );
     for platform in [Platform::Android, Platform::Ios, Platform::Web] {
         for token_kind in [TokenKind::Token, TokenKind::Fid] {
-            let target = Target { platform, token_kind, ..target(Transport::Fcm) };
+            let target = Target {
+                platform,
+                token_kind,
+                ..target(Transport::Fcm)
+            };
             let reply = world.transports.send(&key, &credential, &target, &trigger).await;
-            assert_eq!((reply.meaning, reply.status), (Meaning::Accepted, Some(200)), "{platform:?} {reply:?}");
+            assert_eq!(
+                (reply.meaning, reply.status),
+                (Meaning::Accepted, Some(200)),
+                "{platform:?} {reply:?}"
+            );
             let push = world.sim.pushes().pop().unwrap();
             assert_eq!(reply.provider_id, Some(push.id));
             assert!(push.delivered);
@@ -161,22 +199,44 @@ async fn what_the_provider_says_is_understood() {
     let (key, credential) = (world.key(Transport::Apns), world.credential(Transport::Apns));
     let since = Timestamp::from_ms(1_795_000_000_123);
     world.sim.apns().dead_token(APNS_TOKEN, Some(since.as_ms()));
-    assert_eq!(world.send(Transport::Apns).await.meaning, Meaning::Unregistered { since: Some(since) });
+    assert_eq!(
+        world.send(Transport::Apns).await.meaning,
+        Meaning::Unregistered { since: Some(since) }
+    );
     world.sim.apns().clear();
-    let wrong_topic = Target { topic: "com.example.other".to_owned(), ..target(Transport::Apns) };
-    let reply = world.transports.send(&key, &credential, &wrong_topic, &world.trigger()).await;
+    let wrong_topic = Target {
+        topic: "com.example.other".to_owned(),
+        ..target(Transport::Apns)
+    };
+    let reply = world
+        .transports
+        .send(&key, &credential, &wrong_topic, &world.trigger())
+        .await;
     assert_ne!(reply.meaning, Meaning::Accepted, "{reply:?}");
 
     world.sim.fcm().dead_token(FCM_TOKEN, None);
-    assert_eq!(world.send(Transport::Fcm).await.meaning, Meaning::Unregistered { since: None });
+    assert_eq!(
+        world.send(Transport::Fcm).await.meaning,
+        Meaning::Unregistered { since: None }
+    );
     world.sim.fcm().clear();
     world.sim.fcm().answer(Fault::new(FaultKind::Html502).times(1));
     assert_eq!(world.send(Transport::Fcm).await.meaning, Meaning::Unavailable);
     let (status, retry_after) = (429, Some("30".to_owned()));
     let reason = Some("QUOTA_EXCEEDED".to_owned());
-    world.sim.fcm().answer(Fault::new(FaultKind::Status { status, reason, retry_after }).times(1));
+    world.sim.fcm().answer(
+        Fault::new(FaultKind::Status {
+            status,
+            reason,
+            retry_after,
+        })
+        .times(1),
+    );
     let reply = world.send(Transport::Fcm).await;
-    assert_eq!((reply.meaning, reply.retry_after), (Meaning::Throttled, Some(Duration::from_secs(30))));
+    assert_eq!(
+        (reply.meaning, reply.retry_after),
+        (Meaning::Throttled, Some(Duration::from_secs(30)))
+    );
 }
 
 #[tokio::test]
@@ -188,9 +248,15 @@ async fn a_credential_can_be_checked_without_a_device() {
         world.transports.check(&world.key(transport), &credential).await
     };
     let reply = check(Transport::Fcm).await;
-    assert!(matches!(reply.meaning, Meaning::Accepted | Meaning::DoubtfulToken), "{reply:?}");
+    assert!(
+        matches!(reply.meaning, Meaning::Accepted | Meaning::DoubtfulToken),
+        "{reply:?}"
+    );
     let reply = check(Transport::Apns).await;
-    assert!(matches!(reply.meaning, Meaning::Accepted | Meaning::DoubtfulToken), "{reply:?}");
+    assert!(
+        matches!(reply.meaning, Meaning::Accepted | Meaning::DoubtfulToken),
+        "{reply:?}"
+    );
 }
 
 #[tokio::test]
@@ -204,7 +270,10 @@ async fn a_refused_access_token_is_replaced() {
     assert_eq!(world.sim.google_tokens_issued(), 2);
     // A token that has only just come is not thrown away: no storm on the token endpoint.
     world.sim.google_expire_tokens();
-    assert_eq!(meanings(&world.send_many(Transport::Fcm, 50).await, Meaning::StaleToken), 50);
+    assert_eq!(
+        meanings(&world.send_many(Transport::Fcm, 50).await, Meaning::StaleToken),
+        50
+    );
     assert_eq!(world.sim.google_tokens_issued(), 2);
 }
 
@@ -236,14 +305,31 @@ async fn one_access_token_for_200_calls_at_once() {
 async fn trouble_with_the_token_endpoint_is_told_apart() {
     let world = World::start().await;
     let (status, reason, retry_after) = (400, Some("invalid_grant".to_owned()), None);
-    world.sim.google_oauth().answer(Fault::new(FaultKind::Status { status, reason, retry_after }).times(1));
+    world.sim.google_oauth().answer(
+        Fault::new(FaultKind::Status {
+            status,
+            reason,
+            retry_after,
+        })
+        .times(1),
+    );
     let replies = world.send_many(Transport::Fcm, 20).await;
     assert_eq!(meanings(&replies, Meaning::CredentialFault), 20);
-    assert_eq!(replies[0].reason.as_deref(), Some("the token endpoint answered 400 invalid_grant"));
+    assert_eq!(
+        replies[0].reason.as_deref(),
+        Some("the token endpoint answered 400 invalid_grant")
+    );
     assert_eq!(world.sim.google_oauth().received(), 1, "the failure holds for a second");
     world.clock.advance(Duration::from_secs(2));
     let (status, reason, retry_after) = (503, None, None);
-    world.sim.google_oauth().answer(Fault::new(FaultKind::Status { status, reason, retry_after }).times(1));
+    world.sim.google_oauth().answer(
+        Fault::new(FaultKind::Status {
+            status,
+            reason,
+            retry_after,
+        })
+        .times(1),
+    );
     assert_eq!(world.send(Transport::Fcm).await.meaning, Meaning::Unavailable);
     world.clock.advance(Duration::from_secs(3));
     assert_eq!(world.send(Transport::Fcm).await.meaning, Meaning::Accepted);
@@ -259,7 +345,14 @@ async fn a_provider_token_is_renewed_and_never_too_often() {
     }
     let (status, retry_after) = (403, None);
     let reason = Some("ExpiredProviderToken".to_owned());
-    world.sim.apns().answer(Fault::new(FaultKind::Status { status, reason, retry_after }).times(5));
+    world.sim.apns().answer(
+        Fault::new(FaultKind::Status {
+            status,
+            reason,
+            retry_after,
+        })
+        .times(5),
+    );
     for _ in 0..5 {
         assert_eq!(world.send(Transport::Apns).await.meaning, Meaning::StaleToken);
     }
@@ -272,7 +365,11 @@ async fn a_burst_at_a_new_apns_connection_waits_until_it_is_primed() {
     let world = World::start().await;
     let replies = world.send_many(Transport::Apns, 2000).await;
     assert_eq!(meanings(&replies, Meaning::Accepted), 2000);
-    assert_eq!(world.sim.apns().refused_streams(), 0, "nobody was refused for coming too early");
+    assert_eq!(
+        world.sim.apns().refused_streams(),
+        0,
+        "nobody was refused for coming too early"
+    );
     assert!(world.sim.apns().connections() <= 8);
 }
 
@@ -281,16 +378,28 @@ async fn a_burst_at_fcm_keeps_to_100_streams() {
     let world = World::start().await;
     world.sim.fcm().delay(Duration::from_millis(20));
     let replies = world.send_many(Transport::Fcm, 500).await;
-    assert_eq!(meanings(&replies, Meaning::Accepted), 500, "{:?}", replies.iter().find(|r| r.status != Some(200)));
+    assert_eq!(
+        meanings(&replies, Meaning::Accepted),
+        500,
+        "{:?}",
+        replies.iter().find(|r| r.status != Some(200))
+    );
     let connections = world.sim.fcm().connections();
-    assert!((2..=17).contains(&connections), "several, and one of reqwest's: {connections}");
+    assert!(
+        (2..=17).contains(&connections),
+        "several, and one of reqwest's: {connections}"
+    );
 }
 
 #[tokio::test]
 async fn a_goaway_loses_nothing() {
     for transport in [Transport::Apns, Transport::Fcm] {
         let world = World::start().await;
-        let faults = if transport == Transport::Apns { world.sim.apns() } else { world.sim.fcm() };
+        let faults = if transport == Transport::Apns {
+            world.sim.apns()
+        } else {
+            world.sim.fcm()
+        };
         assert_eq!(world.send(transport).await.meaning, Meaning::Accepted);
         for _ in 0..5 {
             faults.answer(Fault::new(FaultKind::GoAway { reason: None }).times(1));
@@ -315,15 +424,78 @@ async fn a_reset_is_not_repeated() {
 async fn a_black_hole_ends_with_the_call_timeout() {
     let world = World::with_timeout(Duration::from_millis(400)).await;
     for transport in [Transport::Apns, Transport::Fcm] {
-        let faults = if transport == Transport::Apns { world.sim.apns() } else { world.sim.fcm() };
+        let faults = if transport == Transport::Apns {
+            world.sim.apns()
+        } else {
+            world.sim.fcm()
+        };
         assert_eq!(world.send(transport).await.meaning, Meaning::Accepted);
         faults.answer(Fault::new(FaultKind::BlackHole).times(10));
         let started = Instant::now();
         let replies = world.send_many(transport, 10).await;
         assert_eq!(meanings(&replies, Meaning::Timeout), 10, "{transport}: {replies:?}");
         let took = started.elapsed();
-        assert!(took >= Duration::from_millis(390) && took < Duration::from_millis(900), "{took:?}");
-        assert_eq!(world.send(transport).await.meaning, Meaning::Accepted, "the streams were given back");
+        assert!(
+            took >= Duration::from_millis(390) && took < Duration::from_millis(900),
+            "{took:?}"
+        );
+        assert_eq!(
+            world.send(transport).await.meaning,
+            Meaning::Accepted,
+            "the streams were given back"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_connection_that_has_gone_mute_is_replaced() {
+    let world = World::with_timeout(Duration::from_millis(5200)).await;
+    assert_eq!(world.send(Transport::Apns).await.meaning, Meaning::Accepted);
+    world.sim.apns().pause();
+    assert_eq!(world.send(Transport::Apns).await.meaning, Meaning::Timeout);
+    world.sim.apns().resume();
+    assert_eq!(world.send(Transport::Apns).await.meaning, Meaning::Accepted);
+    assert_eq!(world.sim.apns().connections(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn every_call_ends_in_a_reply_whatever_happens() {
+    let world = World::with_timeout(Duration::from_millis(700)).await;
+    for transport in [Transport::Apns, Transport::Fcm] {
+        let faults = if transport == Transport::Apns {
+            world.sim.apns()
+        } else {
+            world.sim.fcm()
+        };
+        for round in 0..6 {
+            for _ in 0..10 {
+                faults.answer(Fault::new(FaultKind::Reset).times(1));
+                faults.answer(
+                    Fault::new(FaultKind::GoAway {
+                        reason: Some("Shutdown".to_owned()),
+                    })
+                    .times(1),
+                );
+                faults.answer(Fault::new(FaultKind::BlackHole).times(1));
+                faults.answer(Fault::new(FaultKind::Delay(Duration::from_millis(5))).times(3));
+            }
+            let replies = world.send_many(transport, 400).await;
+            let odd = |reply: &&Reply| {
+                !matches!(
+                    reply.meaning,
+                    Meaning::Accepted | Meaning::Timeout | Meaning::Unreachable
+                )
+            };
+            assert_eq!(replies.iter().find(odd), None, "{transport} {round}");
+            faults.clear();
+            world.clock.advance(Duration::from_secs(31));
+        }
+        let replies = world.send_many(transport, 300).await;
+        assert_eq!(
+            meanings(&replies, Meaning::Accepted),
+            300,
+            "{transport}: no stream was lost for good"
+        );
     }
 }
 
@@ -337,9 +509,22 @@ async fn a_silent_token_endpoint_ends_with_the_call_timeout() {
 
 #[tokio::test]
 async fn a_provider_that_is_down_is_known_at_once_and_found_again() {
-    let World { sim, transports, clock, app, tasks } = World::start().await;
-    let (identity, listen) = (sim.identity(), sim.apns_url().rsplit_once(':').unwrap().1.parse::<u16>().unwrap());
-    let credential = Credential::parse(Transport::Apns, sim.apns_credential().to_string().as_bytes(), AnyTokenUri::No);
+    let World {
+        sim,
+        transports,
+        clock,
+        app,
+        tasks,
+    } = World::start().await;
+    let (identity, listen) = (
+        sim.identity(),
+        sim.apns_url().rsplit_once(':').unwrap().1.parse::<u16>().unwrap(),
+    );
+    let credential = Credential::parse(
+        Transport::Apns,
+        sim.apns_credential().to_string().as_bytes(),
+        AnyTokenUri::No,
+    );
     let credential = credential.unwrap();
     let world_clock = clock.clone();
     let trigger = Trigger {
@@ -351,7 +536,12 @@ async fn a_provider_that_is_down_is_known_at_once_and_found_again() {
         alert: None,
         expires_at: clock.now() + Duration::from_secs(60),
     };
-    let key = LaneKey { app, transport: Transport::Apns, name: "default".to_owned(), version: 1 };
+    let key = LaneKey {
+        app,
+        transport: Transport::Apns,
+        name: "default".to_owned(),
+        version: 1,
+    };
     let send = || transports.send(&key, &credential, &TARGET, &trigger);
     static TARGET: std::sync::LazyLock<Target> = std::sync::LazyLock::new(|| target(Transport::Apns));
 
@@ -376,7 +566,9 @@ async fn a_provider_that_is_down_is_known_at_once_and_found_again() {
 
     transports.close();
     tasks.close();
-    tokio::time::timeout(Duration::from_secs(5), tasks.wait()).await.expect("all tasks end after close");
+    tokio::time::timeout(Duration::from_secs(5), tasks.wait())
+        .await
+        .expect("all tasks end after close");
 }
 
 #[tokio::test]
@@ -384,14 +576,22 @@ async fn a_new_version_of_a_credential_takes_over() {
     let world = World::start().await;
     let credential = world.credential(Transport::Apns);
     for version in 1..=3 {
-        let key = LaneKey { version, ..world.key(Transport::Apns) };
-        let reply = world.transports.send(&key, &credential, &target(Transport::Apns), &world.trigger()).await;
+        let key = LaneKey {
+            version,
+            ..world.key(Transport::Apns)
+        };
+        let reply = world
+            .transports
+            .send(&key, &credential, &target(Transport::Apns), &world.trigger())
+            .await;
         assert_eq!(reply.meaning, Meaning::Accepted);
     }
     assert_eq!(world.sim.apns().connections(), 3);
     world.transports.retire(world.app, Transport::Apns, "default");
     world.tasks.close();
-    tokio::time::timeout(Duration::from_secs(5), world.tasks.wait()).await.expect("its connections end");
+    tokio::time::timeout(Duration::from_secs(5), world.tasks.wait())
+        .await
+        .expect("its connections end");
 }
 
 #[tokio::test]
@@ -407,7 +607,10 @@ async fn a_credential_that_cannot_sign_is_told() {
     json = world.sim.fcm_credential();
     json["private_key"] = "not a key".into();
     let broken = Credential::parse(Transport::Fcm, json.to_string().as_bytes(), AnyTokenUri::Yes).unwrap();
-    assert_eq!(prove(&broken), Err("the private key is not a PEM-encoded RSA key as Google gives it".to_owned()));
+    assert_eq!(
+        prove(&broken),
+        Err("the private key is not a PEM-encoded RSA key as Google gives it".to_owned())
+    );
 }
 
 #[tokio::test]
@@ -422,7 +625,9 @@ async fn a_server_that_we_do_not_trust_gets_nothing() {
     };
     let transports = Transports::new(config, world.clock.clone(), world.tasks.clone()).unwrap();
     let (key, credential) = (world.key(Transport::Apns), world.credential(Transport::Apns));
-    let reply = transports.send(&key, &credential, &target(Transport::Apns), &world.trigger()).await;
+    let reply = transports
+        .send(&key, &credential, &target(Transport::Apns), &world.trigger())
+        .await;
     assert_eq!(reply.meaning, Meaning::Unreachable);
     assert!(reply.reason.unwrap().contains("TLS failed"));
     assert_eq!(world.sim.apns().received(), 0);

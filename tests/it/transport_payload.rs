@@ -239,7 +239,11 @@ fn fcm_to_ios_carries_what_apns_would() {
         let trigger = Trigger { alert, ..background() };
         let message = fcm(&trigger, &phone);
         assert_eq!(message["message"]["apns"]["payload"], apns(&trigger));
-        assert_eq!(message["message"].as_object().unwrap().len(), 2, "token and apns: {message}");
+        assert_eq!(
+            message["message"].as_object().unwrap().len(),
+            2,
+            "token and apns: {message}"
+        );
     }
     insta::assert_json_snapshot!(fcm(&background(), &phone)["message"]["apns"]["headers"], @r#"
     {
@@ -249,7 +253,10 @@ fn fcm_to_ios_carries_what_apns_would() {
       "apns-push-type": "background"
     }
     "#);
-    let trigger = Trigger { alert: Some(alert()), ..background() };
+    let trigger = Trigger {
+        alert: Some(alert()),
+        ..background()
+    };
     insta::assert_json_snapshot!(fcm(&trigger, &phone)["message"]["apns"]["headers"], @r#"
     {
       "apns-collapse-id": "order:42",
@@ -273,7 +280,9 @@ fn ttl_is_what_is_left() {
 #[test]
 fn a_rehearsal_says_so() {
     let phone = target(Platform::Android, TokenKind::Token);
-    let json = payload::fcm(&background(), POLL, &phone, Mode::Rehearse, now()).unwrap().json;
+    let json = payload::fcm(&background(), POLL, &phone, Mode::Rehearse, now())
+        .unwrap()
+        .json;
     let message: Value = serde_json::from_slice(&json).unwrap();
     assert_eq!(message["validate_only"], true);
 }
@@ -282,7 +291,11 @@ fn a_rehearsal_says_so() {
 fn alerts_collapse_per_feed() {
     let id = |feed: &str| {
         let feed = Some(FeedName::parse(feed).unwrap());
-        let trigger = Trigger { feed, alert: Some(alert()), ..background() };
+        let trigger = Trigger {
+            feed,
+            alert: Some(alert()),
+            ..background()
+        };
         ApnsHeaders::of(&trigger).collapse_id.map(|id| id.into_owned())
     };
     assert_eq!(id("order:42").as_deref(), Some("order:42"));
@@ -290,8 +303,16 @@ fn alerts_collapse_per_feed() {
     let long = id(&"x".repeat(65)).unwrap();
     assert!(long.starts_with('~') && long.len() <= 64, "{long}");
     assert_ne!(Some(long), id(&"x".repeat(66)));
-    assert_ne!(id("reveille").as_deref(), Some(payload::BACKGROUND_COLLAPSE), "that is the background's");
-    let several = Trigger { feed: None, alert: Some(alert()), ..background() };
+    assert_ne!(
+        id("reveille").as_deref(),
+        Some(payload::BACKGROUND_COLLAPSE),
+        "that is the background's"
+    );
+    let several = Trigger {
+        feed: None,
+        alert: Some(alert()),
+        ..background()
+    };
     assert_eq!(ApnsHeaders::of(&several).collapse_id, None);
 }
 
@@ -299,17 +320,36 @@ fn alerts_collapse_per_feed() {
 fn too_large_names_the_largest_field_and_the_boundary_is_exact() {
     let sized = |body_bytes: usize| {
         let body = Some("b".repeat(body_bytes));
-        Trigger { alert: Some(Alert { body, ..alert() }), ..background() }
+        Trigger {
+            alert: Some(Alert { body, ..alert() }),
+            ..background()
+        }
     };
     let room = 4096 - payload::apns(&sized(0), POLL).unwrap().counted_bytes;
     assert_eq!(measure(&sized(room), POLL), Ok(()));
     let error = measure(&sized(room + 1), POLL).unwrap_err();
-    assert_eq!((error.limit, error.actual, error.largest.as_str()), (4096, 4097, "body"));
+    assert_eq!(
+        (error.limit, error.actual, error.largest.as_str()),
+        (4096, 4097, "body")
+    );
     assert_eq!(error.transport, Transport::Apns);
     // APNs has no channel_id: only FCM is too small for this one.
-    let alert = Alert { channel_id: Some("c".repeat(4096)), ..alert() };
-    let error = measure(&Trigger { alert: Some(alert), ..background() }, POLL).unwrap_err();
-    assert_eq!((error.transport, error.largest.as_str()), (Transport::Fcm, "channel_id"));
+    let alert = Alert {
+        channel_id: Some("c".repeat(4096)),
+        ..alert()
+    };
+    let error = measure(
+        &Trigger {
+            alert: Some(alert),
+            ..background()
+        },
+        POLL,
+    )
+    .unwrap_err();
+    assert_eq!(
+        (error.transport, error.largest.as_str()),
+        (Transport::Fcm, "channel_id")
+    );
 }
 
 fn any_alert() -> impl Strategy<Value = Alert> {
@@ -317,36 +357,48 @@ fn any_alert() -> impl Strategy<Value = Alert> {
     let list = || proptest::option::of(proptest::collection::vec(".{0,20}", 0..4));
     let texts = (text(), text(), text(), text(), list(), text(), list());
     let rest = (text(), proptest::option::of(any::<u32>()), text(), text(), text());
-    (texts, rest).prop_map(|((title, subtitle, body, title_loc_key, title_loc_args, loc_key, loc_args), rest)| {
-        let (sound, badge, category, thread_id, channel_id) = rest;
-        let (interruption_level, cancel_on) = (Some(InterruptionLevel::Passive), CancelOn::Fetch);
-        Alert {
-            title,
-            subtitle,
-            body,
-            title_loc_key,
-            title_loc_args,
-            loc_key,
-            loc_args,
-            sound,
-            badge,
-            category,
-            thread_id,
-            interruption_level,
-            channel_id,
-            cancel_on,
-        }
-    })
+    (texts, rest).prop_map(
+        |((title, subtitle, body, title_loc_key, title_loc_args, loc_key, loc_args), rest)| {
+            let (sound, badge, category, thread_id, channel_id) = rest;
+            let (interruption_level, cancel_on) = (Some(InterruptionLevel::Passive), CancelOn::Fetch);
+            Alert {
+                title,
+                subtitle,
+                body,
+                title_loc_key,
+                title_loc_args,
+                loc_key,
+                loc_args,
+                sound,
+                badge,
+                category,
+                thread_id,
+                interruption_level,
+                channel_id,
+                cancel_on,
+            }
+        },
+    )
 }
 
 fn any_trigger() -> impl Strategy<Value = Trigger> {
     let feed = proptest::option::of("[A-Za-z0-9][A-Za-z0-9._:~@|+=-]{0,127}");
-    (feed, proptest::option::of(any_alert()), proptest::option::of(".{0,200}"), 0..i64::MAX).prop_map(
-        |(feed, alert, href, head)| {
-            let feed = feed.map(|feed| FeedName::parse(&feed).unwrap());
-            Trigger { feed, alert, href, head: Position(head), ..background() }
-        },
+    (
+        feed,
+        proptest::option::of(any_alert()),
+        proptest::option::of(".{0,200}"),
+        0..i64::MAX,
     )
+        .prop_map(|(feed, alert, href, head)| {
+            let feed = feed.map(|feed| FeedName::parse(&feed).unwrap());
+            Trigger {
+                feed,
+                alert,
+                href,
+                head: Position(head),
+                ..background()
+            }
+        })
 }
 
 proptest! {
