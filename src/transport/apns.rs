@@ -111,7 +111,7 @@ pub(super) fn ends_connection(status: StatusCode, body: &[u8]) -> bool {
 }
 
 /// The documented reasons; `BadEnvironmentKeyInToken` is how the real service has been seen to spell one of them.
-fn documented(reason: &str) -> Option<Meaning> {
+pub(super) fn documented(reason: &str) -> Option<Meaning> {
     Some(match reason {
         "BadCollapseId" | "BadExpirationDate" | "BadMessageId" | "BadPriority" | "InvalidPushType"
         | "DuplicateHeaders" | "PayloadEmpty" | "MissingDeviceToken" | "BadPath" | "MethodNotAllowed"

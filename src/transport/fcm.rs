@@ -52,7 +52,7 @@ struct ErrorObject {
     status: Option<String>,
     message: Option<String>,
     #[serde(default)]
-    details: Vec<Value>,
+    details: Value,
 }
 
 /// Reads an answer, whatever its body is: a gateway's HTML, nothing, half an object.
@@ -70,16 +70,21 @@ pub(super) fn read(status: StatusCode, body: &[u8]) -> Verdict {
     Verdict { meaning: meaning.unwrap_or_else(|| by_status(status)), reason: code.or(word), provider_id: None }
 }
 
+fn details(error: &ErrorObject) -> impl Iterator<Item = &Value> {
+    error.details.as_array().into_iter().flatten()
+}
+
 fn error_code(error: &ErrorObject) -> Option<&str> {
-    let typed = |detail: &&Value| {
-        detail["@type"].as_str().is_some_and(|kind| kind.ends_with("google.firebase.fcm.v1.FcmError"))
-    };
-    error.details.iter().find(typed)?["errorCode"].as_str()
+    let mut errors = details(error).filter(|detail| {
+        let kind = detail["@type"].as_str();
+        kind.is_some_and(|kind| kind.ends_with("google.firebase.fcm.v1.FcmError"))
+    });
+    errors.next()?["errorCode"].as_str()
 }
 
 /// Whether an `INVALID_ARGUMENT` is about the token, and not about what we wrote.
 fn blames_token(error: &ErrorObject) -> bool {
-    let violations = error.details.iter().filter_map(|detail| detail["fieldViolations"].as_array()).flatten();
+    let violations = details(error).filter_map(|detail| detail["fieldViolations"].as_array()).flatten();
     let mut fields = violations.filter_map(|violation| violation["field"].as_str());
     fields.any(|field| matches!(field, "message.token" | "message.fid"))
         || error.message.as_deref().is_some_and(|message| message.contains(NO_TOKEN))

@@ -117,19 +117,21 @@ impl Lane {
         self.pool.endpoint()
     }
 
-    /// One exchange, over at `deadline`. A request that the provider has certainly not seen is sent once more on another connection.
-    pub async fn call(&self, request: Request<Full<Bytes>>, deadline: Instant) -> Result<Answer, Failure> {
-        let spare = request.clone();
-        let permit = self.pool.permit(deadline).await.map_err(Failure::Unreachable)?;
-        let mut done = self.exchange(permit, request, deadline).await;
-        if let Err(Lost::Untouched(_)) = done {
+    /// One exchange, over at `deadline`. A request that the provider has certainly not seen is sent again at once, twice at most: refused
+    /// on one connection and then caught in its closing.
+    pub async fn call(&self, mut request: Request<Full<Bytes>>, deadline: Instant) -> Result<Answer, Failure> {
+        let mut repeats = 2;
+        loop {
+            let spare = request.clone();
             let permit = self.pool.permit(deadline).await.map_err(Failure::Unreachable)?;
-            done = self.exchange(permit, spare, deadline).await;
+            match self.exchange(permit, request, deadline).await {
+                Ok(answer) => return Ok(answer),
+                Err(Lost::Untouched(_)) if repeats > 0 => repeats -= 1,
+                Err(Lost::Untouched(reason) | Lost::Unknown(reason)) => return Err(Failure::Unreachable(reason)),
+                Err(Lost::Timeout) => return Err(Failure::Timeout),
+            }
+            request = spare;
         }
-        done.map_err(|lost| match lost {
-            Lost::Untouched(reason) | Lost::Unknown(reason) => Failure::Unreachable(reason),
-            Lost::Timeout => Failure::Timeout,
-        })
     }
 
     async fn exchange(

@@ -7,6 +7,8 @@ pub mod lane;
 pub mod payload;
 mod pool;
 mod provider;
+#[cfg(test)]
+mod recorded;
 mod token;
 mod trust;
 

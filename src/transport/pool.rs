@@ -336,7 +336,7 @@ async fn drive(
     idle: Duration,
 ) {
     let mut connection = pin!(connection);
-    let mut check = interval(idle / 4);
+    let mut check = interval((idle / 4).max(Duration::from_millis(1)));
     check.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {

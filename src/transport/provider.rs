@@ -74,6 +74,7 @@ fn token_client(mut tls: ClientConfig) -> anyhow::Result<reqwest::Client> {
     let client = reqwest::Client::builder()
         .tls_backend_preconfigured(tls)
         .https_only(true)
+        .no_proxy()
         .redirect(reqwest::redirect::Policy::none())
         .timeout(Duration::from_secs(10))
         .pool_idle_timeout(Duration::from_secs(30));
@@ -270,7 +271,7 @@ fn bytes_u32(bytes: usize) -> u32 {
 }
 
 /// `Retry-After` in either form (RFC 9110 §10.2.3); what cannot be read is as good as absent.
-fn retry_after(headers: &HeaderMap, now: Timestamp) -> Option<Duration> {
+pub(super) fn retry_after(headers: &HeaderMap, now: Timestamp) -> Option<Duration> {
     let value = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
     if let Ok(seconds) = value.parse::<f64>() {
         return Duration::try_from_secs_f64(seconds).ok();

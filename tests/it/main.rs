@@ -14,3 +14,5 @@ mod tidy;
 
 mod sim_foreign;
 mod sim_protocol;
+mod transport_calls;
+mod transport_payload;
