@@ -10,7 +10,9 @@
 )]
 
 mod config;
+mod support;
 mod tidy;
+mod waking;
 
 mod sim_foreign;
 mod sim_protocol;

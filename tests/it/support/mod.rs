@@ -1,0 +1,4 @@
+//! What the stories are told with.
+
+pub mod phone;
+pub mod world;

@@ -1,0 +1,218 @@
+//! A world: a relay with the real router and store, simulated providers on real HTTP/2 with TLS, and a clock that stands until turned.
+
+use std::time::Duration;
+
+use reqwest::Method;
+use reveille::{
+    config::{Config, Flags},
+    domain::time::{Clock, Timestamp},
+    relay::{Background, Relay},
+    sim::{Sim, SimClock, SimConfig},
+    store::StoreOptions,
+};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use super::phone::PhoneBuilder;
+
+pub const OPERATOR_KEY: &str = "ro_operator-key-of-the-tests";
+const ALL_SCOPES: [&str; 6] =
+    ["events:write", "events:read", "devices:write", "devices:read", "credentials:write", "admin"];
+
+/// A relay, its providers and one app with all credentials.
+pub struct World {
+    pub sim: Sim,
+    pub clock: Clock,
+    pub relay: Relay,
+    pub app: String,
+    pub key: String,
+    pub http: reqwest::Client,
+    folder: TempDir,
+    options: StoreOptions,
+}
+
+/// An answer over HTTP.
+#[derive(Debug)]
+pub struct Answer {
+    pub status: u16,
+    pub headers: reqwest::header::HeaderMap,
+    pub body: Value,
+}
+
+impl Answer {
+    /// The body, if the status is as expected.
+    #[track_caller]
+    pub fn expect(self, status: u16) -> Value {
+        assert_eq!(self.status, status, "{:#}", self.body);
+        self.body
+    }
+
+    /// The problem's slug, if the answer is one with this status.
+    #[track_caller]
+    pub fn problem(&self, status: u16) -> &str {
+        assert_eq!(self.status, status, "{:#}", self.body);
+        assert_eq!(self.headers["content-type"], "application/problem+json");
+        assert_eq!(self.body["status"], status);
+        self.body["type"].as_str().unwrap().strip_prefix("/problems/").unwrap()
+    }
+
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name).map(|value| value.to_str().unwrap())
+    }
+}
+
+impl World {
+    pub async fn start() -> Self {
+        Self::with(StoreOptions::default()).await
+    }
+
+    pub async fn with(options: StoreOptions) -> Self {
+        let clock = Clock::manual(Timestamp::from_ms(1_790_000_000_000));
+        let provider_clock = clock.clone();
+        let sim = Sim::start(SimConfig {
+            clock: SimClock::new(move || provider_clock.now().as_ms()),
+            ..SimConfig::default()
+        });
+        let sim = sim.await.unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let relay = start_relay(&sim, &clock, &folder, options).await;
+        let http = reqwest::Client::new();
+        let mut world = Self { sim, clock, relay, app: String::new(), key: String::new(), http, folder, options };
+        let (app, key) = world.new_app("shop").await;
+        (world.app, world.key) = (app, key);
+        for (transport, credential) in [("apns", world.sim.apns_credential()), ("fcm", world.sim.fcm_credential())] {
+            world.put(&format!("/v1/credentials/{transport}"), credential).await.expect(201);
+        }
+        world
+    }
+
+    /// Another app and a key to it with all scopes.
+    pub async fn new_app(&self, name: &str) -> (String, String) {
+        let app = self.call(Method::POST, "/v1/apps", OPERATOR_KEY, Some(json!({"name": name}))).await.expect(201);
+        let app = app["id"].as_str().unwrap().to_owned();
+        let key = self.new_key(&app, &ALL_SCOPES).await;
+        (app, key)
+    }
+
+    /// A key with some scopes.
+    pub async fn new_key(&self, app: &str, scopes: &[&str]) -> String {
+        let new = json!({"name": "backend", "scopes": scopes});
+        let key = self.call(Method::POST, &format!("/v1/apps/{app}/keys"), OPERATOR_KEY, Some(new)).await.expect(201);
+        key["secret"].as_str().unwrap().to_owned()
+    }
+
+    /// Changes the app's settings.
+    pub async fn settings(&self, settings: Value) {
+        let path = format!("/v1/apps/{}", self.app);
+        self.call(Method::PATCH, &path, OPERATOR_KEY, Some(json!({"settings": settings}))).await.expect(200);
+    }
+
+    pub fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.relay.address())
+    }
+
+    pub async fn call(&self, method: Method, path: &str, bearer: &str, body: Option<Value>) -> Answer {
+        let mut request = self.http.request(method, self.url(path)).bearer_auth(bearer);
+        if let Some(body) = body {
+            request = request.json(&body);
+        }
+        self.send(request).await
+    }
+
+    pub async fn send(&self, request: reqwest::RequestBuilder) -> Answer {
+        let response = request.send().await.unwrap();
+        let (status, headers) = (response.status().as_u16(), response.headers().clone());
+        let text = response.text().await.unwrap();
+        let body = serde_json::from_str(&text).unwrap_or(Value::String(text));
+        Answer { status, headers, body }
+    }
+
+    pub async fn get(&self, path: &str) -> Answer {
+        self.call(Method::GET, path, &self.key, None).await
+    }
+
+    pub async fn post(&self, path: &str, body: Value) -> Answer {
+        self.call(Method::POST, path, &self.key, Some(body)).await
+    }
+
+    pub async fn put(&self, path: &str, body: Value) -> Answer {
+        self.call(Method::PUT, path, &self.key, Some(body)).await
+    }
+
+    pub async fn patch(&self, path: &str, body: Value) -> Answer {
+        self.call(Method::PATCH, path, &self.key, Some(body)).await
+    }
+
+    pub async fn delete(&self, path: &str) -> Answer {
+        self.call(Method::DELETE, path, &self.key, None).await
+    }
+
+    /// An Android phone, unless it says otherwise.
+    pub fn phone<'a>(&'a self, name: &str) -> PhoneBuilder<'a> {
+        PhoneBuilder::new(self, name)
+    }
+
+    /// Appends a background event; answers it.
+    pub async fn publish(&self, feed: &str) -> Value {
+        self.post("/v1/events", json!({"feed": feed, "type": "order.updated"})).await.expect(202)
+    }
+
+    /// Appends an alert; answers it.
+    pub async fn alert(&self, feed: &str, title: &str) -> Value {
+        let wake = json!({"class": "alert", "ttl_s": 3600, "alert": {"title": title}});
+        self.post("/v1/events", json!({"feed": feed, "type": "order.updated", "wake": wake})).await.expect(202)
+    }
+
+    /// Steps the dispatcher until nothing is due now and no call is under way.
+    pub async fn settle(&self) {
+        let settled = tokio::time::timeout(Duration::from_secs(60), self.relay.dispatcher().settle()).await;
+        settled.expect("the dispatcher settles").unwrap();
+    }
+
+    /// Turns the clock and lets what has become due happen.
+    pub async fn later(&self, by: Duration) {
+        self.clock.advance(by);
+        self.settle().await;
+    }
+
+    /// All attempts of the app, newest first.
+    pub async fn attempts(&self) -> Vec<Value> {
+        self.get("/v1/attempts?limit=500").await.expect(200)["items"].as_array().unwrap().clone()
+    }
+
+    /// The outcomes of all attempts, oldest first.
+    pub async fn outcomes(&self) -> Vec<String> {
+        let attempts = self.attempts().await;
+        attempts.iter().rev().map(|attempt| attempt["outcome"].as_str().unwrap_or("under way").to_owned()).collect()
+    }
+
+    /// Stops the relay and starts it again on the same database.
+    pub async fn restart(self) -> Self {
+        let Self { sim, clock, relay, app, key, folder, options, .. } = self;
+        relay.stop().await;
+        let relay = start_relay(&sim, &clock, &folder, options).await;
+        Self { sim, clock, relay, app, key, http: reqwest::Client::new(), folder, options }
+    }
+
+    /// Where the database is.
+    pub fn database(&self) -> std::path::PathBuf {
+        self.folder.path().join("reveille.db")
+    }
+}
+
+async fn start_relay(sim: &Sim, clock: &Clock, folder: &TempDir, options: StoreOptions) -> Relay {
+    let ca = folder.path().join("ca.pem");
+    std::fs::write(&ca, sim.ca_pem()).unwrap();
+    let variables = [
+        ("REVEILLE_LISTEN", "127.0.0.1:0".to_owned()),
+        ("REVEILLE_DATABASE_URL", "sqlite:reveille.db".to_owned()),
+        ("REVEILLE_MASTER_KEY", "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=".to_owned()),
+        ("REVEILLE_OPERATOR_KEY", OPERATOR_KEY.to_owned()),
+        ("REVEILLE_APNS_URL", sim.apns_url()),
+        ("REVEILLE_FCM_URL", sim.fcm_url()),
+        ("REVEILLE_EXTRA_CA", ca.to_str().unwrap().to_owned()),
+    ];
+    let env = |name: &str| variables.iter().find(|(known, _)| *known == name).map(|(_, value)| value.clone());
+    let config = Config::load(&Flags::default(), env, folder.path()).unwrap();
+    Relay::start(&config, clock.clone(), options, Background::Stepped).await.unwrap()
+}
