@@ -149,7 +149,7 @@ async fn a_wake_that_nobody_takes_in_time_expires() {
     let wake = json!({"class": "background", "ttl_s": 60});
     let event = world.post("/v1/events", json!({"feed": "order:42", "type": "t", "wake": wake})).await.expect(202);
     for _ in 0..4 {
-        world.later(SECOND * 30).await;
+        world.later(SECOND * 25).await;
     }
     assert_eq!(world.outcomes().await, ["unavailable", "unavailable"]);
     let status = world.get(&format!("/v1/events/{}", event["id"].as_str().unwrap())).await.expect(200);
