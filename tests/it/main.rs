@@ -10,6 +10,8 @@
 )]
 
 mod config;
+mod crash;
+mod races;
 mod support;
 mod tidy;
 mod waking;

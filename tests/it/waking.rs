@@ -148,6 +148,7 @@ async fn a_wake_that_nobody_takes_in_time_expires() {
     });
     let wake = json!({"class": "background", "ttl_s": 60});
     let event = world.post("/v1/events", json!({"feed": "order:42", "type": "t", "wake": wake})).await.expect(202);
+    world.settle().await;
     for _ in 0..4 {
         world.later(SECOND * 25).await;
     }

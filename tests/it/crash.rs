@@ -1,0 +1,224 @@
+//! kill -9 in the middle of traffic, with the real binary: nothing that was accepted is lost.
+
+use std::{
+    collections::BTreeSet,
+    net::TcpListener,
+    path::Path,
+    process::{Child, Command, Stdio},
+    sync::Mutex,
+    time::{Duration, Instant},
+};
+
+use reveille::sim::{FaultKind, Sim, SimConfig};
+use serde_json::{Value, json};
+
+use crate::support::world::OPERATOR_KEY;
+
+const LEASE_S: u64 = 3;
+const PHONES: usize = 12;
+
+/// An event that the relay has accepted.
+#[derive(Debug)]
+struct Event {
+    writer: usize,
+    position: i64,
+    id: String,
+}
+
+struct Served {
+    child: Mutex<Child>,
+    url: String,
+    http: reqwest::Client,
+}
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+impl Served {
+    /// The real binary, once it is ready.
+    async fn start(folder: &Path, sim: &Sim, port: u16) -> Self {
+        std::fs::write(folder.join("ca.pem"), sim.ca_pem()).unwrap();
+        let child = Command::new(env!("CARGO_BIN_EXE_reveille"))
+            .arg("serve")
+            .current_dir(folder)
+            .env_clear()
+            .envs([
+                ("REVEILLE_LISTEN", format!("127.0.0.1:{port}")),
+                ("REVEILLE_MASTER_KEY", "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=".into()),
+                ("REVEILLE_OPERATOR_KEY", OPERATOR_KEY.into()),
+                ("REVEILLE_APNS_URL", sim.apns_url()),
+                ("REVEILLE_FCM_URL", sim.fcm_url()),
+                ("REVEILLE_EXTRA_CA", "ca.pem".into()),
+                ("REVEILLE_LEASE_S", LEASE_S.to_string()),
+                ("REVEILLE_LOG", "warn".into()),
+            ])
+            .stdin(Stdio::null())
+            .spawn()
+            .unwrap();
+        let served =
+            Self { child: Mutex::new(child), url: format!("http://127.0.0.1:{port}"), http: reqwest::Client::new() };
+        within(Duration::from_secs(20), "the relay is ready", async || {
+            let ready = served.http.get(format!("{}/readyz", served.url)).send().await;
+            ready.is_ok_and(|ready| ready.status() == 200).then_some(())
+        })
+        .await;
+        served
+    }
+
+    /// Dies without a word.
+    fn kill(&self) {
+        let mut child = self.child.lock().unwrap();
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+
+    async fn try_post(&self, path: &str, bearer: &str, body: &Value) -> Option<(u16, Value)> {
+        let request = self.http.post(format!("{}{path}", self.url)).bearer_auth(bearer).json(body);
+        let response = request.send().await.ok()?;
+        Some((response.status().as_u16(), response.json().await.ok()?))
+    }
+
+    async fn post(&self, path: &str, bearer: &str, body: Value) -> Value {
+        let (status, body) = self.try_post(path, bearer, &body).await.unwrap();
+        assert!((200..300).contains(&status), "{path}: {status} {body:#}");
+        body
+    }
+
+    async fn get(&self, path: &str, bearer: &str) -> Value {
+        let response = self.http.get(format!("{}{path}", self.url)).bearer_auth(bearer).send().await.unwrap();
+        assert_eq!(response.status(), 200, "{path}");
+        response.json().await.unwrap()
+    }
+}
+
+/// Looks until there is something.
+async fn within<T>(limit: Duration, what: &str, look: impl AsyncFn() -> Option<T>) -> T {
+    let began = Instant::now();
+    loop {
+        if let Some(found) = look().await {
+            return found;
+        }
+        assert!(began.elapsed() < limit, "not within {limit:?}: {what}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+async fn set_up(served: &Served, sim: &Sim) -> (String, Vec<(String, String)>) {
+    let app = served.post("/v1/apps", OPERATOR_KEY, json!({"name": "shop"})).await;
+    let scopes = json!({"name": "backend", "scopes": ["admin"]});
+    let key = served.post(&format!("/v1/apps/{}/keys", app["id"].as_str().unwrap()), OPERATOR_KEY, scopes).await;
+    let key = key["secret"].as_str().unwrap().to_owned();
+    let put =
+        served.http.put(format!("{}/v1/credentials/fcm", served.url)).bearer_auth(&key).json(&sim.fcm_credential());
+    assert_eq!(put.send().await.unwrap().status(), 201);
+    let mut phones = Vec::new();
+    for number in 0..PHONES {
+        let phone = json!({
+            "installation_id": format!("phone-{number}"), "transport": "fcm", "token": format!("token-{number}"),
+            "feeds": [format!("order:{}", number % 4)],
+        });
+        let phone = served.post("/v1/devices", &key, phone).await;
+        let text = |field: &str| phone[field].as_str().unwrap().to_owned();
+        phones.push((text("id"), text("device_token")));
+    }
+    (key, phones)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn kill_9_in_the_middle_of_traffic_loses_nothing() {
+    let sim = Sim::start(SimConfig::default()).await.unwrap();
+    // Answers that take their time, so that calls are under way when the relay dies.
+    sim.fcm().delay(Duration::from_millis(300));
+    let folder = tempfile::tempdir().unwrap();
+    let port = free_port();
+    let mut served = Served::start(folder.path(), &sim, port).await;
+    let (key, phones) = set_up(&served, &sim).await;
+
+    let mut accepted: Vec<Event> = Vec::new();
+    for round in 0..3 {
+        let writers = (0..4).map(|writer| {
+            let (served, key) = (&served, &key);
+            async move {
+                let mut accepted: Vec<Event> = Vec::new();
+                loop {
+                    let event = json!({"feed": format!("order:{writer}"), "type": "t", "data": {"round": round}});
+                    let Some((status, event)) = served.try_post("/v1/events", key, &event).await else {
+                        return accepted;
+                    };
+                    assert_eq!(status, 202);
+                    let id = event["id"].as_str().unwrap().to_owned();
+                    accepted.push(Event { writer, position: event["position"].as_i64().unwrap(), id });
+                }
+            }
+        });
+        let killer = async {
+            tokio::time::sleep(Duration::from_millis(700)).await;
+            served.kill();
+        };
+        let (batches, ()) = tokio::join!(futures_util::future::join_all(writers), killer);
+        accepted.extend(batches.into_iter().flatten());
+        if round == 1 {
+            // The provider answers nothing while the relay is away and comes back.
+            sim.fcm().answer(reveille::sim::Fault::from(FaultKind::Reset).times(3));
+        }
+        served = Served::start(folder.path(), &sim, port).await;
+    }
+    assert!(accepted.len() > 100, "there was traffic: {}", accepted.len());
+
+    // Every device with news is told within lease + 5 s.
+    let newest: Vec<_> =
+        (0..4).filter_map(|writer| accepted.iter().rev().find(|event| event.writer == writer)).collect();
+    within(Duration::from_secs(LEASE_S + 5), "every device is told", async || {
+        for event in &newest {
+            let status = served.get(&format!("/v1/events/{}", event.id), &key).await;
+            if status["devices"]["told"] != PHONES / 4 {
+                return None;
+            }
+        }
+        Some(())
+    })
+    .await;
+
+    // Every accepted event is read by polling, in order and once.
+    for (number, (_, device_token)) in phones.iter().enumerate() {
+        let read = read_all(&served, device_token).await;
+        assert!(read.is_sorted_by(|a, b| a < b), "positions are unique and in order");
+        let read: BTreeSet<i64> = read.into_iter().collect();
+        let mine = accepted.iter().filter(|event| event.writer == number % 4);
+        let lost: Vec<_> = mine.filter(|event| !read.contains(&event.position)).collect();
+        assert!(lost.is_empty(), "accepted and never read: {lost:?}");
+    }
+    let positions: BTreeSet<i64> = accepted.iter().map(|event| event.position).collect();
+    assert_eq!(positions.len(), accepted.len(), "no position was given twice");
+
+    // What was under way when the relay died reads `unknown`, and nothing stays open.
+    let unknown = served.get("/v1/attempts?outcome=unknown&limit=500", &key).await;
+    assert!(!unknown["items"].as_array().unwrap().is_empty(), "calls were under way when the relay died");
+    within(Duration::from_secs(10), "no attempt stays open", async || {
+        let attempts = served.get("/v1/attempts?limit=500", &key).await;
+        attempts["items"].as_array().unwrap().iter().all(|attempt| attempt["outcome"].is_string()).then_some(())
+    })
+    .await;
+}
+
+/// The positions of all events that a phone reads from the beginning, page by page.
+async fn read_all(served: &Served, device_token: &str) -> Vec<i64> {
+    let mut positions = Vec::new();
+    let mut after = String::new();
+    loop {
+        let page = served.get(&format!("/v1/sync?limit=500{after}"), device_token).await;
+        let events = page["events"].as_array().unwrap().iter().filter(|event| event["type"] == "t");
+        positions.extend(events.map(|event| event["position"].as_i64().unwrap()));
+        if page["has_more"] == false {
+            return positions;
+        }
+        after = format!("&after={}", page["next"].as_str().unwrap());
+    }
+}

@@ -1,0 +1,235 @@
+//! Races that lose wakes or events in naive code (architecture: details that bite).
+
+use std::time::Duration;
+
+use reveille::{
+    domain::{
+        feed::Position,
+        push::{Meaning, Reply},
+    },
+    store::{Finished, PageEntry, PageRequest, Paged, StoreOptions},
+};
+use serde_json::json;
+
+use crate::support::world::World;
+
+fn accepted() -> Reply {
+    Reply {
+        meaning: Meaning::Accepted,
+        status: Some(200),
+        reason: None,
+        provider_id: None,
+        retry_after: None,
+        bytes: 1,
+    }
+}
+
+/// A follow and an accept at the same time: whichever is first, the phone reads the event or finds it in the snapshot, and is woken.
+#[tokio::test]
+async fn a_follow_during_an_accept_misses_nothing() {
+    let world = World::start().await;
+    for round in 0..20 {
+        let feed = format!("order:{round}");
+        let phone = world.phone(&format!("phone-{round}")).follows(&[]).await;
+        let path = format!("/v1/devices/{}/feeds/{feed}", phone.id);
+        let (_, event) = tokio::join!(
+            async { world.put(&path, json!(null)).await.expect(200) },
+            world.post("/v1/events", json!({"feed": feed, "type": "t", "key": "k", "data": round}))
+        );
+        let position = event.expect(202)["position"].as_i64().unwrap();
+        world.settle().await;
+        assert!(phone.received() >= 1, "round {round}: the follower is woken");
+        let page = phone.sync().await;
+        let follow = page.events().iter().find(|entry| entry["type"] == "reveille.followed").expect("the follow");
+        if follow["position"].as_i64().unwrap() < position {
+            assert!(page.positions().contains(&position), "round {round}: an event above the follow is on the page");
+        } else {
+            let snapshot = phone.get(follow["snapshot"].as_str().unwrap()).await.expect(200);
+            assert_eq!(snapshot["items"][0]["position"], position, "round {round}: an older one is in the snapshot");
+        }
+    }
+}
+
+/// Pages during accepts: who has read up to N never later sees an event at or below N, and sees all.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn pages_during_accepts_skip_nothing() {
+    const WRITERS: usize = 4;
+    const EVENTS: usize = 60;
+    let world = World::start().await;
+    world.settings(json!({"confirm": "fetch"})).await;
+    let phone = world.phone("pixel").follows(&["a", "b"]).await;
+    let key = &world.key;
+    let writer = async |number: usize| {
+        for index in 0..EVENTS {
+            let feed = if (number + index) % 2 == 0 { "a" } else { "b" };
+            let body = json!({"feed": feed, "type": "t", "data": [number, index]});
+            world.call(reqwest::Method::POST, "/v1/events", key, Some(body)).await.expect(202);
+        }
+    };
+    let reader = async {
+        let mut seen: Vec<i64> = Vec::new();
+        let (app, device) = (world.app.parse().unwrap(), phone.id.parse().unwrap());
+        while seen.len() < WRITERS * EVENTS {
+            // The store itself, for the API counts a device's polls.
+            let after = Some(Position(seen.last().copied().unwrap_or(0)));
+            let page = world.relay.store().page(app, device, PageRequest { after, limit: 7 }).await.unwrap();
+            let Paged::Page(page) = page else { panic!("a page") };
+            let events = page.entries.iter().filter(|entry| matches!(entry, PageEntry::Event(_)));
+            for position in events.map(|entry| entry.position().0) {
+                assert!(seen.last().is_none_or(|last| *last < position), "{position} after {:?}", seen.last());
+                seen.push(position);
+            }
+            tokio::task::yield_now().await;
+        }
+        seen
+    };
+    let (seen, ..) = tokio::join!(reader, writer(0), writer(1), writer(2), writer(3));
+    let mut unique = seen.clone();
+    unique.dedup();
+    assert_eq!(unique.len(), WRITERS * EVENTS);
+}
+
+/// A poll between claim and answer: what it has brought is not pushed again, and the answer does not make anything due.
+#[tokio::test]
+async fn a_fetch_between_claim_and_answer_ends_the_matter() {
+    let world = World::start().await;
+    let phone = world.phone("pixel").follows(&["order:42"]).await;
+    world.publish("order:42").await;
+    let claimed = world.relay.store().claim_due(10).await.unwrap();
+    assert_eq!(claimed.calls.len(), 1);
+    world.publish("order:42").await;
+    assert_eq!(phone.sync().await.feeds().len(), 2);
+    for call in claimed.calls {
+        let finished = Finished { call, duration: Duration::ZERO, reply: accepted() };
+        world.relay.store().finish(finished).await.unwrap();
+    }
+    world.settle().await;
+    world.later(Duration::from_secs(120)).await;
+    assert_eq!(phone.received(), 0, "nothing is left to push");
+    assert_eq!(world.outcomes().await, ["accepted"]);
+}
+
+/// A poll that brings only part of it leaves the rest due.
+#[tokio::test]
+async fn a_fetch_of_an_older_page_leaves_the_newer_event_due() {
+    let world = World::start().await;
+    let phone = world.phone("pixel").follows(&["order:42"]).await;
+    world.publish("order:42").await;
+    world.publish("order:42").await;
+    let first = phone.get(&format!("/v1/sync?limit=1&after={}", phone.cursor())).await.expect(200);
+    assert_eq!(first["has_more"], true);
+    world.settle().await;
+    assert_eq!(phone.heads(), [first["through"].as_i64().unwrap() + 1]);
+}
+
+/// A worker that comes back after its lease cannot overwrite what has been done since.
+#[tokio::test]
+async fn a_late_worker_cannot_overwrite() {
+    let world = World::start().await;
+    let phone = world.phone("pixel").follows(&["order:42"]).await;
+    world.publish("order:42").await;
+    let claimed = world.relay.store().claim_due(10).await.unwrap();
+    world.clock.advance(Duration::from_secs(46));
+    world.settle().await;
+    assert_eq!(phone.received(), 1, "the same wake goes on as its next try");
+    let outcomes = world.outcomes().await;
+    assert_eq!(outcomes, ["unknown", "accepted"]);
+    for call in claimed.calls {
+        let reply = Reply { meaning: Meaning::Unregistered { since: None }, ..accepted() };
+        let finished = Finished { call, duration: Duration::ZERO, reply };
+        world.relay.store().finish(finished).await.unwrap();
+    }
+    let attempts = world.attempts().await;
+    assert_eq!(attempts[0]["wake"], attempts[1]["wake"]);
+    assert_eq!([&attempts[1]["try"], &attempts[0]["try"]], [1, 2]);
+    world.publish("order:42").await;
+    world.settle().await;
+    // The verdict itself is true of the token, so the device is gone; but the wake that was told stays told.
+    assert_eq!(phone.seen().await["status"], "gone");
+    assert_eq!(phone.received(), 1);
+}
+
+/// An answer about a token that has been replaced meanwhile says nothing about the new one.
+#[tokio::test]
+async fn a_late_verdict_about_an_old_token_spares_the_new_one() {
+    let world = World::start().await;
+    let phone = world.phone("pixel").follows(&["order:42"]).await;
+    world.publish("order:42").await;
+    let claimed = world.relay.store().claim_due(10).await.unwrap();
+    let renewed = world.phone("pixel").with("token", "a-new-token").registers().await;
+    assert_eq!(renewed.id, phone.id);
+    for call in claimed.calls {
+        let reply = Reply { meaning: Meaning::Unregistered { since: None }, ..accepted() };
+        let finished = Finished { call, duration: Duration::ZERO, reply };
+        world.relay.store().finish(finished).await.unwrap();
+    }
+    assert_eq!(renewed.seen().await["status"], "active");
+    world.settle().await;
+    assert_eq!(renewed.received(), 1, "the wake goes to the new token");
+}
+
+/// Two registrations whose answers are lost: the token that the phone still holds works until a newer one has arrived.
+#[tokio::test]
+async fn registrations_whose_answers_are_lost_do_not_lock_the_phone_out() {
+    let world = World::start().await;
+    let first = world.phone("pixel").follows(&["order:42"]).await;
+    let lost = world.phone("pixel").follows(&["order:42"]).await;
+    let last = world.phone("pixel").follows(&["order:42"]).await;
+    assert_eq!([&lost.id, &last.id], [&first.id, &first.id]);
+    world.clock.advance(Duration::from_secs(86_400));
+    first.get("/v1/sync").await.expect(200);
+    last.get("/v1/sync").await.expect(200);
+    world.clock.advance(Duration::from_secs(4 * 60));
+    first.get("/v1/sync").await.expect(200);
+    world.clock.advance(Duration::from_secs(2 * 60));
+    assert_eq!(first.get("/v1/sync").await.problem(401), "unauthorized");
+    last.get("/v1/sync").await.expect(200);
+}
+
+/// A fan-out in chunks, with a follow, an unfollow and a poll in its middle.
+#[tokio::test]
+async fn a_fan_out_goes_in_chunks_and_meets_what_happens_meanwhile() {
+    const CHUNK: u32 = 4;
+    let world = World::with(StoreOptions { fanout_chunk: CHUNK, ..StoreOptions::default() }).await;
+    let mut phones = Vec::new();
+    for number in 0..18 {
+        phones.push(world.phone(&format!("phone-{number}")).follows(&["news"]).await);
+    }
+    phones.sort_by(|a, b| a.id.cmp(&b.id));
+    let event = world.publish("news").await;
+    let path = format!("/v1/events/{}", event["id"].as_str().unwrap());
+    let store = world.relay.store();
+    assert_eq!(world.get(&path).await.expect(200)["state"], "accepted");
+    assert_eq!(due(&world).await, 0, "the accept itself takes no follower of a big feed");
+
+    store.fan_out().await.unwrap();
+    assert_eq!(due(&world).await, CHUNK as usize, "one transaction takes one chunk");
+    // Meanwhile a phone polls before its chunk, one leaves, one comes, and the relay starts anew.
+    assert_eq!(phones[10].sync().await.feeds(), ["news"]);
+    world.delete(&format!("/v1/devices/{}/feeds/news", phones[12].id)).await.expect(204);
+    let late = world.phone("late").follows(&["news"]).await;
+    store.fan_out().await.unwrap();
+    assert_eq!(due(&world).await, 2 * CHUNK as usize);
+
+    world.settle().await;
+    for (index, phone) in phones.iter().enumerate() {
+        let expected = usize::from(index != 10 && index != 12);
+        assert_eq!(phone.received(), expected, "phone {index}");
+    }
+    assert_eq!(late.received(), 0, "it came after the event");
+    assert!(late.sync().await.feeds().is_empty());
+    let status = world.get(&path).await.expect(200);
+    assert_eq!(status["state"], "settled");
+    assert_eq!([&status["devices"]["targeted"], &status["devices"]["told"]], [17, 16]);
+    assert_eq!(status["devices"]["suppressed"], 1);
+}
+
+/// How many devices have a wake due.
+async fn due(world: &World) -> usize {
+    let path = format!("sqlite:{}", world.database().display());
+    let pool = sqlx::SqlitePool::connect(&path).await.unwrap();
+    let (count,): (i64,) =
+        sqlx::query_as("select count(*) from levels where due_at is not null").fetch_one(&pool).await.unwrap();
+    pool.close().await;
+    usize::try_from(count).unwrap()
+}
