@@ -80,6 +80,7 @@ create table device_tokens (
     expires_at bigint
 );
 create index device_tokens_by_device on device_tokens (app_id, device_id);
+create index device_tokens_by_end on device_tokens (expires_at) where expires_at is not null;
 
 create table follows (
     app_id text not null,

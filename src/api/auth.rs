@@ -101,7 +101,7 @@ fn address(parts: &Parts) -> Option<IpAddr> {
 impl Api {
     async fn recognise(&self, secret: &str) -> Result<Option<Caller>> {
         if secret.starts_with("dt_") {
-            return Ok(self.store.device_holder(secret).await?.map(|holder| Caller::Device(Box::new(holder.device))));
+            return Ok(self.store.device_holder(secret).await?.map(|device| Caller::Device(Box::new(device))));
         }
         if secret.starts_with("rk_") {
             return Ok(self.store.key_holder(secret).await?.map(Caller::Key));

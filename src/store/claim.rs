@@ -72,6 +72,7 @@ struct DueRow {
     tries: i64,
     lease: Option<String>,
     reached: i64,
+    app_deleted: bool,
     transport: Word<Transport>,
     platform: Word<Platform>,
     token: Option<String>,
@@ -127,7 +128,7 @@ impl Store {
         let (mut levels, mut calls) = (Vec::new(), Vec::new());
         let looked_at = due.len();
         for row in due {
-            let about = row.about(&alerts, now);
+            let about = if row.app_deleted { None } else { row.about(&alerts, now) };
             let (level, call) = self.decide(&row, about, &credentials, now);
             levels.push(level);
             calls.extend(call);
@@ -297,8 +298,8 @@ async fn due_rows(tx: &mut Tx, now: Timestamp, limit: usize) -> Result<Vec<DueRo
     let sql = "select l.app_id, l.device_id, l.class, l.head, l.feed, l.expires_at, l.told, l.wake_id, l.wake_head,
                    l.wake_feed, l.wake_expires_at, l.wake_cancel_on, l.tries, l.lease,
                    case a.confirm when 'ack' then d.acked else d.fetched end as reached,
-                   d.transport, d.platform, d.token, d.token_kind, d.token_version, d.environment, d.topic, d.user_id,
-                   d.status, d.status_at
+                   a.deleted_at is not null as app_deleted, d.transport, d.platform, d.token, d.token_kind,
+                   d.token_version, d.environment, d.topic, d.user_id, d.status, d.status_at
                from levels l
                cross join devices d
                join apps a on a.id = d.app_id

@@ -37,7 +37,7 @@ impl Store {
                      (select app_id, key from idempotency where accepted_at < $1 limit $2)";
         let keys = self.db().execute(sql, ((now - IDEMPOTENCY_KEPT).as_ms(), CHUNK)).await?;
         let sql = "delete from device_tokens where secret_hash in
-                     (select secret_hash from device_tokens where expires_at < $1 limit $2)";
+                     (select secret_hash from device_tokens where expires_at is not null and expires_at < $1 limit $2)";
         Ok(keys.max(self.db().execute(sql, (now.as_ms(), CHUNK)).await?))
     }
 
@@ -109,8 +109,9 @@ async fn purge_chunk(tx: &mut Tx, app: Word<AppId>) -> Result<u64> {
                        " where app_id = $1 limit $2)")),*]
         };
     }
+    // What raises levels goes before the levels, and these before their devices: no level is ever due without its device.
     let statements = purge!(
-        "levels" "device_id" "follows" "device_id" "device_tokens" "secret_hash" "attempts" "id" "fanouts" "position"
+        "fanouts" "position" "follows" "device_id" "levels" "device_id" "device_tokens" "secret_hash" "attempts" "id"
         "events" "position" "feed_drops" "feed" "idempotency" "key" "credentials" "name" "app_keys" "id" "devices" "id"
     );
     for sql in statements {

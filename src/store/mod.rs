@@ -40,7 +40,6 @@ pub use self::{
     snapshot::{SnapshotItem, SnapshotPage},
     status::{EventCounts, EventState},
     sync::{Feed, FeedPage, Page, PageEntry, PageRequest, Paged},
-    tokens::DeviceHolder,
     visits::Visit,
 };
 use self::{db::Db, group::Group};

@@ -16,42 +16,37 @@ const AFTER_FIRST_USE: Duration = Duration::from_secs(5 * 60);
 /// … and at the latest so long after a newer one was issued.
 const AFTER_NEWER: Duration = Duration::from_secs(30 * 86_400);
 
-/// Who came with a device token.
-#[derive(Debug, Clone)]
-pub struct DeviceHolder {
-    /// The device.
-    pub device: Device,
-}
-
 impl Store {
     /// Whose device token this is; `None` if nobody's, or it has ended. The first use of a token begins the end of older ones.
-    pub async fn device_holder(&self, secret: &str) -> Result<Option<DeviceHolder>> {
+    pub async fn device_holder(&self, secret: &str) -> Result<Option<Device>> {
         let (hash, now) = (secret::hash(secret), self.inner.clock.now());
-        let sql = "select t.used_at from device_tokens t join apps a on a.id = t.app_id
+        let sql = "select t.used_at, t.created_at from device_tokens t join apps a on a.id = t.app_id
                    where t.secret_hash = $1 and a.deleted_at is null and (t.expires_at is null or t.expires_at > $2)";
-        let Some((used_at,)) = self.db().fetch_optional::<(Option<i64>,)>(sql, (hash.clone(), now.as_ms())).await?
-        else {
+        let token: Option<(Option<i64>, i64)> = self.db().fetch_optional(sql, (hash.clone(), now.as_ms())).await?;
+        let Some((used_at, issued_at)) = token else {
             return Ok(None);
         };
-        if used_at.is_none() {
-            self.first_use(&hash, now).await?;
-        }
         let sql = select_devices!(
             "join device_tokens t on t.app_id = d.app_id and t.device_id = d.id where t.secret_hash = $1"
         );
-        let row: Option<DeviceRow> = self.db().fetch_optional(sql, (hash,)).await?;
-        Ok(row.map(|row| DeviceHolder { device: row.into() }))
+        let row: Option<DeviceRow> = self.db().fetch_optional(sql, (hash.clone(),)).await?;
+        let Some(device) = row.map(Device::from) else {
+            return Ok(None);
+        };
+        if used_at.is_none() {
+            self.first_use(&device, &hash, issued_at, now).await?;
+        }
+        Ok(Some(device))
     }
 
-    async fn first_use(&self, hash: &str, now: Timestamp) -> Result<()> {
+    async fn first_use(&self, device: &Device, hash: &str, issued_at: i64, now: Timestamp) -> Result<()> {
         let mut tx = self.db().begin().await?;
-        tx.execute("update device_tokens set used_at = $2 where secret_hash = $1", (hash.to_owned(), now.as_ms()))
-            .await?;
-        let sql = "update device_tokens set expires_at = $2
-                   where (expires_at is null or expires_at > $2)
-                     and exists (select 1 from device_tokens n where n.secret_hash = $1 and n.app_id = device_tokens.app_id
-                                 and n.device_id = device_tokens.device_id and n.created_at > device_tokens.created_at)";
-        tx.execute(sql, (hash.to_owned(), (now + AFTER_FIRST_USE).as_ms())).await?;
+        let sql = "update device_tokens set used_at = $2 where secret_hash = $1";
+        tx.execute(sql, (hash.to_owned(), now.as_ms())).await?;
+        let sql = "update device_tokens set expires_at = $4
+                   where app_id = $1 and device_id = $2 and created_at < $3 and (expires_at is null or expires_at > $4)";
+        let ends_at = (now + AFTER_FIRST_USE).as_ms();
+        tx.execute(sql, (Word(device.app), Word(device.id), issued_at, ends_at)).await?;
         tx.commit().await?;
         Ok(())
     }
