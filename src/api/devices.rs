@@ -99,10 +99,10 @@ pub async fn remove(State(api): State<Api>, caller: Caller, Path(device): Path<D
     if api.store.delete_device(app, device).await? { Ok(StatusCode::NO_CONTENT) } else { Err(no_device()) }
 }
 
-pub async fn show_me(State(api): State<Api>, caller: Caller) -> Result<Body<Value>> {
-    let device = caller.device()?;
-    let feeds = api.store.feeds_of(device.app, device.id).await?;
-    Ok(Body(api.show_device(&device, &feeds)))
+/// A device does not read itself (contract §4), and no app has a device of the id "me".
+pub async fn show_none(caller: Caller) -> Result<()> {
+    caller.app(&[Scope::DevicesRead])?;
+    Err(no_device())
 }
 
 pub async fn update_me(State(api): State<Api>, caller: Caller, Json(patch): Json<DevicePatch>) -> Result<Body<Value>> {

@@ -107,7 +107,13 @@ impl Dispatcher {
         while !stop.is_cancelled() {
             let pause = match self.step().await {
                 Ok(Step::Busy) => continue,
-                Ok(Step::Full) => Duration::MAX,
+                Ok(Step::Full) => {
+                    tokio::select! {
+                        () = stop.cancelled() => {}
+                        _ = self.calls.acquire() => {}
+                    }
+                    continue;
+                }
                 Ok(Step::Idle(due)) => due.map_or(LOOK_EVERY, |due| due.since(self.clock.now()).min(LOOK_EVERY)),
                 Err(error) => {
                     tracing::error!(%error, "the dispatcher could not look at what is due");
@@ -131,11 +137,7 @@ impl Dispatcher {
                 return Ok(());
             }
             if step != Step::Busy {
-                // A finished call rings.
-                tokio::select! {
-                    () = self.store.changed() => {}
-                    () = tokio::time::sleep(Duration::from_millis(5)) => {}
-                }
+                tokio::time::sleep(Duration::from_millis(2)).await;
             }
         }
     }

@@ -6,6 +6,7 @@ use serde::Serialize;
 use super::{
     Result, Store,
     db::{Tx, Word, rows},
+    follows,
     register::{self, Registered},
 };
 use crate::domain::{
@@ -189,6 +190,7 @@ impl Store {
         feeds: Option<Vec<FeedName>>,
     ) -> Result<Patched> {
         let mut tx = self.db().begin().await?;
+        follows::counter(&mut tx, app).await?;
         let Some(device) = find(&mut tx, app, id).await? else {
             return Ok(Patched::NoDevice);
         };

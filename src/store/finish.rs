@@ -31,6 +31,15 @@ pub struct Finished {
     pub reply: Reply,
 }
 
+/// Whether a finished call leaves its device due at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Due {
+    /// Something newer waits, or the same wake goes again.
+    Now,
+    /// Not before a later time, if at all.
+    Later,
+}
+
 /// What device and level are by now.
 #[derive(sqlx::FromRow)]
 struct PresentRow {
@@ -58,14 +67,15 @@ struct StatusChange<'a> {
 impl Store {
     /// Completes an attempt and draws the consequences, if the wake is still ours.
     pub async fn finish(&self, finished: Finished) -> Result<()> {
-        self.inner.finishes.write(finished).await?;
-        self.ring();
+        if self.inner.finishes.write(finished).await? == Due::Now {
+            self.ring();
+        }
         Ok(())
     }
 }
 
 /// Finishes a batch of calls in one transaction.
-pub(super) async fn write(db: Db, now: Timestamp, batch: Vec<Finished>) -> Result<Vec<()>> {
+pub(super) async fn write(db: Db, now: Timestamp, batch: Vec<Finished>) -> Result<Vec<Due>> {
     let mut tx = db.begin().await?;
     let present = present(&mut tx, &batch).await?;
     let (mut answers, mut changed, mut statuses) = (Vec::new(), Vec::new(), Vec::new());
@@ -92,7 +102,8 @@ pub(super) async fn write(db: Db, now: Timestamp, batch: Vec<Finished>) -> Resul
     tell_background(&mut tx, &changed).await?;
     change_statuses(&mut tx, &statuses, now).await?;
     tx.commit().await?;
-    Ok(vec![(); batch.len()])
+    let due_now = changed.iter().any(|level| level.due_at.is_some_and(|due_at| due_at <= now.as_ms()));
+    Ok(vec![if due_now { Due::Now } else { Due::Later }; batch.len()])
 }
 
 async fn present(tx: &mut Tx, batch: &[Finished]) -> Result<HashMap<(AppId, DeviceId, Class), PresentRow>> {

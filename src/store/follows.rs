@@ -45,6 +45,7 @@ impl Store {
     pub async fn follow(&self, app: AppId, device: DeviceId, feed: &FeedName) -> Result<Follow> {
         let now = self.inner.clock.now();
         let mut tx = self.db().begin().await?;
+        counter(&mut tx, app).await?;
         let Some(device) = devices::find(&mut tx, app, device).await? else {
             return Ok(Follow::NoDevice);
         };

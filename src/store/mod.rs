@@ -99,7 +99,7 @@ struct Inner {
     changed: Arc<Notify>,
     accepts: Group<Accept, Accepted>,
     visits: Group<Visit, ()>,
-    finishes: Group<Finished, ()>,
+    finishes: Group<Finished, finish::Due>,
 }
 
 impl Store {

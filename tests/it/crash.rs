@@ -1,18 +1,11 @@
 //! kill -9 in the middle of traffic, with the real binary: nothing that was accepted is lost.
 
-use std::{
-    collections::BTreeSet,
-    net::TcpListener,
-    path::Path,
-    process::{Child, Command, Stdio},
-    sync::Mutex,
-    time::{Duration, Instant},
-};
+use std::{collections::BTreeSet, time::Duration};
 
 use reveille::sim::{FaultKind, Sim, SimConfig};
-use serde_json::{Value, json};
+use serde_json::json;
 
-use crate::support::world::OPERATOR_KEY;
+use crate::support::served::{Served, free_port, within};
 
 const LEASE_S: u64 = 3;
 const PHONES: usize = 12;
@@ -25,99 +18,8 @@ struct Event {
     id: String,
 }
 
-struct Served {
-    child: Mutex<Child>,
-    url: String,
-    http: reqwest::Client,
-}
-
-impl Drop for Served {
-    fn drop(&mut self) {
-        self.kill();
-    }
-}
-
-impl Served {
-    /// The real binary, once it is ready.
-    async fn start(folder: &Path, sim: &Sim, port: u16) -> Self {
-        std::fs::write(folder.join("ca.pem"), sim.ca_pem()).unwrap();
-        let child = Command::new(env!("CARGO_BIN_EXE_reveille"))
-            .arg("serve")
-            .current_dir(folder)
-            .env_clear()
-            .envs([
-                ("REVEILLE_LISTEN", format!("127.0.0.1:{port}")),
-                ("REVEILLE_MASTER_KEY", "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=".into()),
-                ("REVEILLE_OPERATOR_KEY", OPERATOR_KEY.into()),
-                ("REVEILLE_APNS_URL", sim.apns_url()),
-                ("REVEILLE_FCM_URL", sim.fcm_url()),
-                ("REVEILLE_EXTRA_CA", "ca.pem".into()),
-                ("REVEILLE_LEASE_S", LEASE_S.to_string()),
-                ("REVEILLE_LOG", "warn".into()),
-            ])
-            .stdin(Stdio::null())
-            .spawn()
-            .unwrap();
-        let served =
-            Self { child: Mutex::new(child), url: format!("http://127.0.0.1:{port}"), http: reqwest::Client::new() };
-        within(Duration::from_secs(20), "the relay is ready", async || {
-            let ready = served.http.get(format!("{}/readyz", served.url)).send().await;
-            ready.is_ok_and(|ready| ready.status() == 200).then_some(())
-        })
-        .await;
-        served
-    }
-
-    /// Dies without a word.
-    fn kill(&self) {
-        let mut child = self.child.lock().unwrap();
-        child.kill().unwrap();
-        child.wait().unwrap();
-    }
-
-    async fn try_post(&self, path: &str, bearer: &str, body: &Value) -> Option<(u16, Value)> {
-        let request = self.http.post(format!("{}{path}", self.url)).bearer_auth(bearer).json(body);
-        let response = request.send().await.ok()?;
-        Some((response.status().as_u16(), response.json().await.ok()?))
-    }
-
-    async fn post(&self, path: &str, bearer: &str, body: Value) -> Value {
-        let (status, body) = self.try_post(path, bearer, &body).await.unwrap();
-        assert!((200..300).contains(&status), "{path}: {status} {body:#}");
-        body
-    }
-
-    async fn get(&self, path: &str, bearer: &str) -> Value {
-        let response = self.http.get(format!("{}{path}", self.url)).bearer_auth(bearer).send().await.unwrap();
-        assert_eq!(response.status(), 200, "{path}");
-        response.json().await.unwrap()
-    }
-}
-
-/// Looks until there is something.
-async fn within<T>(limit: Duration, what: &str, look: impl AsyncFn() -> Option<T>) -> T {
-    let began = Instant::now();
-    loop {
-        if let Some(found) = look().await {
-            return found;
-        }
-        assert!(began.elapsed() < limit, "not within {limit:?}: {what}");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-}
-
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
-}
-
 async fn set_up(served: &Served, sim: &Sim) -> (String, Vec<(String, String)>) {
-    let app = served.post("/v1/apps", OPERATOR_KEY, json!({"name": "shop"})).await;
-    let scopes = json!({"name": "backend", "scopes": ["admin"]});
-    let key = served.post(&format!("/v1/apps/{}/keys", app["id"].as_str().unwrap()), OPERATOR_KEY, scopes).await;
-    let key = key["secret"].as_str().unwrap().to_owned();
-    let put =
-        served.http.put(format!("{}/v1/credentials/fcm", served.url)).bearer_auth(&key).json(&sim.fcm_credential());
-    assert_eq!(put.send().await.unwrap().status(), 201);
+    let key = served.app_with_fcm(sim).await;
     let mut phones = Vec::new();
     for number in 0..PHONES {
         let phone = json!({
@@ -138,7 +40,7 @@ async fn kill_9_in_the_middle_of_traffic_loses_nothing() {
     sim.fcm().delay(Duration::from_millis(300));
     let folder = tempfile::tempdir().unwrap();
     let port = free_port();
-    let mut served = Served::start(folder.path(), &sim, port).await;
+    let mut served = Served::start(folder.path(), &sim, port, LEASE_S).await;
     let (key, phones) = set_up(&served, &sim).await;
 
     let mut accepted: Vec<Event> = Vec::new();
@@ -168,7 +70,7 @@ async fn kill_9_in_the_middle_of_traffic_loses_nothing() {
             // The provider answers nothing while the relay is away and comes back.
             sim.fcm().answer(reveille::sim::Fault::from(FaultKind::Reset).times(3));
         }
-        served = Served::start(folder.path(), &sim, port).await;
+        served = Served::start(folder.path(), &sim, port, LEASE_S).await;
     }
     assert!(accepted.len() > 100, "there was traffic: {}", accepted.len());
 

@@ -16,6 +16,7 @@ mod support;
 mod tidy;
 mod waking;
 
+mod serve;
 mod sim_foreign;
 mod sim_protocol;
 mod transport_calls;

@@ -1,4 +1,5 @@
 //! What the stories are told with.
 
 pub mod phone;
+pub mod served;
 pub mod world;

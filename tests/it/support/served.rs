@@ -1,0 +1,111 @@
+//! The real binary as a child process, for what only a process can show.
+
+use std::{
+    net::TcpListener,
+    path::Path,
+    process::{Child, Command, Stdio},
+    sync::Mutex,
+    time::{Duration, Instant},
+};
+
+use reveille::sim::Sim;
+use serde_json::{Value, json};
+
+use super::world::OPERATOR_KEY;
+
+/// The real binary, serving.
+pub struct Served {
+    pub child: Mutex<Child>,
+    pub url: String,
+    pub http: reqwest::Client,
+}
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+impl Served {
+    /// The real binary, once it is ready.
+    pub async fn start(folder: &Path, sim: &Sim, port: u16, lease_s: u64) -> Self {
+        std::fs::write(folder.join("ca.pem"), sim.ca_pem()).unwrap();
+        let child = Command::new(env!("CARGO_BIN_EXE_reveille"))
+            .arg("serve")
+            .current_dir(folder)
+            .env_clear()
+            .envs([
+                ("REVEILLE_LISTEN", format!("127.0.0.1:{port}")),
+                ("REVEILLE_MASTER_KEY", "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=".into()),
+                ("REVEILLE_OPERATOR_KEY", OPERATOR_KEY.into()),
+                ("REVEILLE_APNS_URL", sim.apns_url()),
+                ("REVEILLE_FCM_URL", sim.fcm_url()),
+                ("REVEILLE_EXTRA_CA", "ca.pem".into()),
+                ("REVEILLE_LEASE_S", lease_s.to_string()),
+                ("REVEILLE_LOG", "warn".into()),
+            ])
+            .stdin(Stdio::null())
+            .spawn()
+            .unwrap();
+        let served =
+            Self { child: Mutex::new(child), url: format!("http://127.0.0.1:{port}"), http: reqwest::Client::new() };
+        within(Duration::from_secs(20), "the relay is ready", async || {
+            let ready = served.http.get(format!("{}/readyz", served.url)).send().await;
+            ready.is_ok_and(|ready| ready.status() == 200).then_some(())
+        })
+        .await;
+        served
+    }
+
+    /// Dies without a word.
+    pub fn kill(&self) {
+        let mut child = self.child.lock().unwrap();
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+
+    /// Makes an app with an FCM credential; answers a key that may do everything.
+    pub async fn app_with_fcm(&self, sim: &Sim) -> String {
+        let app = self.post("/v1/apps", OPERATOR_KEY, json!({"name": "shop"})).await;
+        let scopes = json!({"name": "backend", "scopes": ["admin"]});
+        let path = format!("/v1/apps/{}/keys", app["id"].as_str().unwrap());
+        let key = self.post(&path, OPERATOR_KEY, scopes).await["secret"].as_str().unwrap().to_owned();
+        let put = self.http.put(format!("{}/v1/credentials/fcm", self.url)).bearer_auth(&key);
+        assert_eq!(put.json(&sim.fcm_credential()).send().await.unwrap().status(), 201);
+        key
+    }
+
+    pub async fn try_post(&self, path: &str, bearer: &str, body: &Value) -> Option<(u16, Value)> {
+        let request = self.http.post(format!("{}{path}", self.url)).bearer_auth(bearer).json(body);
+        let response = request.send().await.ok()?;
+        Some((response.status().as_u16(), response.json().await.ok()?))
+    }
+
+    pub async fn post(&self, path: &str, bearer: &str, body: Value) -> Value {
+        let (status, body) = self.try_post(path, bearer, &body).await.unwrap();
+        assert!((200..300).contains(&status), "{path}: {status} {body:#}");
+        body
+    }
+
+    pub async fn get(&self, path: &str, bearer: &str) -> Value {
+        let response = self.http.get(format!("{}{path}", self.url)).bearer_auth(bearer).send().await.unwrap();
+        assert_eq!(response.status(), 200, "{path}");
+        response.json().await.unwrap()
+    }
+}
+
+/// Looks until there is something.
+pub async fn within<T>(limit: Duration, what: &str, look: impl AsyncFn() -> Option<T>) -> T {
+    let began = Instant::now();
+    loop {
+        if let Some(found) = look().await {
+            return found;
+        }
+        assert!(began.elapsed() < limit, "not within {limit:?}: {what}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+pub fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
