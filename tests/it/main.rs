@@ -10,6 +10,7 @@
 )]
 
 mod config;
+mod demo;
 mod tidy;
 
 mod sim_foreign;
