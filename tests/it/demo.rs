@@ -12,7 +12,7 @@ fn demo(arguments: &[&str]) -> (bool, String, Duration) {
 
 /// The number in front of `word` on the summary's line about `what`.
 fn number(text: &str, what: &str, word: &str) -> usize {
-    let line = text.lines().find(|line| line.trim_start().starts_with(what) && line.contains(word));
+    let line = text.lines().rfind(|line| line.trim_start().starts_with(what) && line.contains(word));
     let line = line.unwrap_or_else(|| panic!("no {what} with {word} in:\n{text}"));
     line.split(word).next().unwrap().split_whitespace().next_back().unwrap().parse().unwrap()
 }

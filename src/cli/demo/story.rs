@@ -44,10 +44,11 @@ impl Story {
             self.listen_until(world, self.began + at).await;
             self.happen(world, step).await?;
         }
-        while !self.missing(world).is_empty() || self.ledger.readings().len() < self.ledger.expected() {
+        while !self.missing(world).is_empty() || self.unregistered(world) {
             self.listen_until(world, Instant::now() + LOOK_EVERY).await;
         }
-        self.show_complete(world);
+        // What the phones have read by now, they have told or are about to tell.
+        self.listen_until(world, Instant::now() + LOOK_EVERY).await;
         Ok(())
     }
 
@@ -56,6 +57,13 @@ impl Story {
         let pairs = world.phones.iter().zip(&self.plan.cast);
         let wrong = pairs.filter(|(phone, cast)| !self.ledger.is_true(&phone.items(), cast.order));
         wrong.map(|(phone, _)| phone.name().to_owned()).collect()
+    }
+
+    /// Whether a phone whose push token was refused has not registered again yet.
+    fn unregistered(&self, world: &World) -> bool {
+        let refused = world.sim.pushes().into_iter().filter(|push| matches!(push.status, 404 | 410));
+        let mut phones = refused.filter_map(|push| world.phones.get(*self.tokens.get(&push.token)?));
+        phones.any(|phone| phone.counts().registered_again == 0)
     }
 
     /// How many updates the plan has.
