@@ -1,6 +1,7 @@
 //! The commands.
 #![allow(clippy::disallowed_macros, reason = "a command speaks on stdout")]
 
+mod demo;
 pub mod init;
 mod serve;
 pub mod sim;
@@ -19,11 +20,13 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// See it work: relay, simulated providers and virtual phones on this machine, with pushes lost on purpose
+    Demo(demo::DemoArgs),
     /// Make a configuration file, a master key and an operator key
     Init(init::InitArgs),
     /// Run the relay
     Serve(serve::ServeArgs),
-    /// Run simulators of APNs, FCM and Google's token endpoint
+    /// Run simulators of APNs, FCM and Google's token endpoint, and virtual phones
     Sim(sim::SimArgs),
 }
 
@@ -32,6 +35,7 @@ pub fn run() -> anyhow::Result<()> {
     let cli = Cli::parse();
     let runtime = || tokio::runtime::Builder::new_multi_thread().enable_all().build();
     match cli.command {
+        Command::Demo(args) => runtime()?.block_on(demo::run(args)),
         Command::Init(args) => init::run(args),
         Command::Serve(args) => runtime()?.block_on(serve::run(args)),
         Command::Sim(args) => runtime()?.block_on(sim::run(args)),

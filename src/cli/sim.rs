@@ -1,9 +1,20 @@
-//! `reveille sim`: the provider simulators as a command of their own.
+//! `reveille sim`: the provider simulators as a command of their own, and a fleet of virtual phones if wanted.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
-use crate::sim::{Sim, SimConfig};
+use rand::RngExt as _;
+use secrecy::SecretString;
+use tokio::sync::mpsc;
+
+use crate::sim::phones::{Backend, Cause, News, Phone, PhoneSetup, What};
+use crate::sim::{Provider, Sim, SimConfig};
+
+/// How often each phone of the fleet may go offline or come back.
+const TOSS_EVERY: Duration = Duration::from_secs(10);
+/// News that phones may be ahead of the terminal.
+const NEWS: usize = 1024;
 
 /// Simulates APNs, FCM and Google's token endpoint on this machine.
 #[derive(Debug, clap::Args)]
@@ -26,6 +37,34 @@ pub struct SimArgs {
     /// Where CA, credentials and env.sh are written; new ones at every start.
     #[arg(long, default_value = "./sim")]
     pub dir: PathBuf,
+    /// Virtual phones, if wanted.
+    #[command(flatten)]
+    pub fleet: FleetArgs,
+}
+
+/// Virtual phones at a running relay.
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Virtual phones")]
+pub struct FleetArgs {
+    /// How many phones register at the relay; each follows the feeds `fleet:all` and `phone:N`.
+    #[arg(long, value_name = "N", requires_all = ["relay", "app_key"],
+        value_parser = clap::value_parser!(u16).range(1..=1000))]
+    pub phones: Option<u16>,
+    /// The relay, as http://host:port.
+    #[arg(long, value_name = "URL")]
+    pub relay: Option<String>,
+    /// An app key of the relay with the scope `devices:write`.
+    #[arg(long, value_name = "KEY")]
+    pub app_key: Option<SecretString>,
+    /// Of a hundred pushes, how many a phone loses.
+    #[arg(long, value_name = "PERCENT", default_value_t = 0, value_parser = clap::value_parser!(u8).range(0..=100))]
+    pub lose: u8,
+    /// Of a hundred phones, how many are offline; every 10 s others.
+    #[arg(long, value_name = "PERCENT", default_value_t = 0, value_parser = clap::value_parser!(u8).range(0..=100))]
+    pub offline: u8,
+    /// How often a phone polls by itself, in seconds; without it when the relay says.
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..))]
+    pub floor_s: Option<u64>,
 }
 
 /// Serves until Ctrl-C or SIGTERM.
@@ -33,6 +72,7 @@ pub struct SimArgs {
 /// # Errors
 /// When a port is taken or the folder cannot be written.
 pub async fn run(args: SimArgs) -> anyhow::Result<()> {
+    let topic = args.bundle_ids.first().cloned().unwrap_or_default();
     let config = SimConfig {
         apns_listen: args.apns_listen,
         google_listen: args.fcm_listen,
@@ -55,7 +95,79 @@ pub async fn run(args: SimArgs) -> anyhow::Result<()> {
         "Let something go wrong:    curl {control}/faults --json '{{\"provider\":\"fcm\",\"count\":3,\"fault\":\"lost\"}}'"
     );
     println!("Ctrl-C ends them.");
-    super::asked_to_stop().await?;
+    let (news, mut told) = mpsc::channel(NEWS);
+    let phones = register(&sim, &args.fleet, &topic, news).await?;
+    let stop = super::asked_to_stop();
+    tokio::pin!(stop);
+    let mut toss = tokio::time::interval(TOSS_EVERY);
+    loop {
+        tokio::select! {
+            stopped = &mut stop => {
+                stopped?;
+                break;
+            }
+            Some(news) = told.recv() => println!("{}", words(&news)),
+            _ = toss.tick(), if args.fleet.offline > 0 => toss_offline(&phones, args.fleet.offline),
+        }
+    }
     sim.stop().await;
     Ok(())
+}
+
+async fn register(sim: &Sim, args: &FleetArgs, topic: &str, news: mpsc::Sender<News>) -> anyhow::Result<Vec<Phone>> {
+    let (Some(phones), Some(relay), Some(app_key)) = (args.phones, &args.relay, &args.app_key) else {
+        return Ok(Vec::new());
+    };
+    let backend = Backend::new(relay, app_key.clone())?;
+    println!("{phones} phones register at {relay}. They get pushes once the app has the credentials above.\n");
+    let mut fleet = Vec::new();
+    for number in 1..=phones {
+        let apple = number % 2 == 1;
+        let setup = PhoneSetup {
+            name: format!("{}-{number:03}", if apple { "ios" } else { "android" }),
+            provider: if apple { Provider::Apns } else { Provider::Fcm },
+            user: None,
+            feeds: vec!["fleet:all".to_owned(), format!("phone:{number}")],
+            topic: topic.to_owned(),
+            floor: args.floor_s.map(Duration::from_secs),
+            lose_percent: args.lose,
+            seed: rand::rng().random(),
+        };
+        fleet.push(Phone::start(sim, setup, backend.clone(), news.clone()).await?);
+    }
+    Ok(fleet)
+}
+
+fn toss_offline(phones: &[Phone], percent: u8) {
+    for phone in phones {
+        if rand::rng().random_range(0..100) < percent {
+            phone.go_offline();
+        } else {
+            phone.go_online();
+        }
+    }
+}
+
+/// What a phone has to tell, in a line.
+pub(super) fn words(news: &News) -> String {
+    let what = match &news.what {
+        What::Pushed { head, feed, .. } => {
+            format!("push    up to {head}{}", feed.as_ref().map(|feed| format!(", {feed}")).unwrap_or_default())
+        }
+        What::Polled { cause, applied, through, took } => {
+            let cause = match cause {
+                Cause::Start => "after it registered",
+                Cause::Push { .. } => "because of a push",
+                Cause::Itself => "by itself",
+            };
+            let read: Vec<_> = applied.iter().map(|event| format!("{}@{}", event.feed, event.position)).collect();
+            let read = if read.is_empty() { "nothing new".to_owned() } else { read.join(" ") };
+            format!("poll    {cause}, {} ms: {read}, through {through}", took.as_millis())
+        }
+        What::TokenDead => "told    that its push token is dead".to_owned(),
+        What::RegisteredAgain => "backend has registered it again, with a new push token".to_owned(),
+        What::Later { status, pause } => format!("told    to come later: {status}, after {} s", pause.as_secs()),
+        What::Trouble(words) => format!("failed  {words}"),
+    };
+    format!("{:<12} {what}", news.phone)
 }

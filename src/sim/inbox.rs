@@ -42,12 +42,12 @@ pub struct Push {
 }
 
 impl Push {
-    /// The relay's trigger: the `reveille` object of an APNs payload, or the `data` of an FCM message. `None` if there is none, or a
-    /// value in it is not a string.
+    /// The relay's trigger: the `reveille` object of an APNs payload, also of one inside an FCM message, or the `data` of an FCM
+    /// message. `None` if there is none, or a value in it is not a string.
     pub fn trigger(&self) -> Option<BTreeMap<String, String>> {
         let object = match self.provider {
             Provider::Apns => self.body.get("reveille"),
-            Provider::Fcm => self.body.get("data"),
+            Provider::Fcm => self.body.get("data").or_else(|| self.body.pointer("/apns/payload/reveille")),
         };
         object?.as_object()?.iter().map(|(key, value)| Some((key.clone(), value.as_str()?.to_owned()))).collect()
     }

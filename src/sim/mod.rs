@@ -12,6 +12,7 @@ mod folder;
 mod google;
 mod inbox;
 mod listen;
+pub mod phones;
 mod wire;
 
 use std::net::{Ipv4Addr, SocketAddr};

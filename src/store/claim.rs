@@ -261,22 +261,8 @@ impl DueRow {
 impl DueRow {
     /// Nothing open, nothing due.
     fn idle(&self) -> LevelValues {
-        LevelValues {
-            app: self.app_id.0,
-            device: self.device_id.0,
-            class: self.class.0,
-            told: self.told,
-            told_at: None,
-            due_at: None,
-            wake_id: None,
-            wake_head: None,
-            wake_feed: None,
-            wake_expires_at: None,
-            wake_cancel_on: None,
-            tries: 0,
-            lease: None,
-            lease_before: self.lease.clone(),
-        }
+        let idle = LevelValues::idle(self.app_id.0, self.device_id.0, self.class.0, self.told);
+        LevelValues { lease_before: self.lease.clone(), ..idle }
     }
 
     /// Whatever is open stays, to be looked at again.

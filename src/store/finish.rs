@@ -144,22 +144,7 @@ impl PresentRow {
 
     /// The level after a verdict.
     fn after(&self, call: &Call, verdict: Verdict, now: Timestamp) -> LevelValues {
-        let mut level = LevelValues {
-            app: call.app,
-            device: call.device,
-            class: call.class,
-            told: self.told,
-            told_at: None,
-            due_at: None,
-            wake_id: None,
-            wake_head: None,
-            wake_feed: None,
-            wake_expires_at: None,
-            wake_cancel_on: None,
-            tries: 0,
-            lease: None,
-            lease_before: None,
-        };
+        let mut level = LevelValues::idle(call.app, call.device, call.class, self.told);
         let again_at = match verdict {
             Verdict::Told => {
                 level.told = self.told.max(call.trigger.head.0);

@@ -34,6 +34,26 @@ pub(super) struct LevelValues {
 }
 
 impl LevelValues {
+    /// Nothing open, nothing due.
+    pub fn idle(app: AppId, device: DeviceId, class: Class, told: i64) -> Self {
+        Self {
+            app,
+            device,
+            class,
+            told,
+            told_at: None,
+            due_at: None,
+            wake_id: None,
+            wake_head: None,
+            wake_feed: None,
+            wake_expires_at: None,
+            wake_cancel_on: None,
+            tries: 0,
+            lease: None,
+            lease_before: None,
+        }
+    }
+
     /// The wake of `call` is open and ours.
     pub fn claim(&mut self, call: &Call) {
         self.due_at = Some(call.lease_ends_at.as_ms());

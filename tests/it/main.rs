@@ -11,6 +11,7 @@
 
 mod config;
 mod crash;
+mod demo;
 mod races;
 mod support;
 mod tidy;
