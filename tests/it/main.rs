@@ -9,6 +9,7 @@
     reason = "a test says what went wrong by failing"
 )]
 
+mod api_operator;
 mod config;
 mod crash;
 mod races;
