@@ -9,6 +9,10 @@
     reason = "a test says what went wrong by failing"
 )]
 
+mod api_credentials;
+mod api_device_status;
+mod api_device_tokens;
+mod api_devices;
 mod api_operator;
 mod config;
 mod crash;
