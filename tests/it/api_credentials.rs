@@ -159,6 +159,9 @@ async fn replacing_a_credential_drops_nothing() {
     world.sim.apns().pause();
     world.publish("order:42").await;
     world.relay.dispatcher().step().await.unwrap();
+    while world.sim.fcm().received() + world.sim.apns().received() < 2 {
+        tokio::task::yield_now().await;
+    }
     world.put("/v1/credentials/fcm", world.sim.fcm_credential()).await.expect(200);
     world.put("/v1/credentials/apns", world.sim.apns_credential()).await.expect(200);
     world.sim.fcm().resume();
