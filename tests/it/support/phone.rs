@@ -133,6 +133,12 @@ impl Phone<'_> {
         self.cursor.borrow().clone().unwrap()
     }
 
+    /// How far it has been given, and how far it has come back with.
+    pub async fn levels(&self) -> [i64; 2] {
+        let seen = self.seen().await;
+        [seen["fetched"].as_i64().unwrap(), seen["acked"].as_i64().unwrap()]
+    }
+
     /// The device as the backend sees it.
     pub async fn seen(&self) -> Value {
         self.world.get(&format!("/v1/devices/{}", self.id)).await.expect(200)

@@ -216,8 +216,15 @@ impl World {
 
     /// Stops the relay and starts it again on the same database.
     pub async fn restart(self) -> Self {
+        self.restart_after(async |_| {}).await
+    }
+
+    /// Stops the relay, has something done to the database, and starts it again.
+    pub async fn restart_after(self, change: impl AsyncFnOnce(&std::path::Path)) -> Self {
+        let database = self.database();
         let Self { sim, clock, relay, app, key, folder, options, .. } = self;
         relay.stop().await;
+        change(&database).await;
         let relay = start_relay(&sim, &clock, &folder, options).await;
         Self { sim, clock, relay, app, key, http: reqwest::Client::new(), folder, options }
     }
