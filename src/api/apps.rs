@@ -19,6 +19,7 @@ use super::{
 use crate::{
     domain::{
         Invalid,
+        device::Given,
         id::{AppId, KeyId},
         key::Scope,
         limits,
@@ -44,8 +45,10 @@ fn no_overrides() -> Value {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct AppPatch {
-    name: Option<String>,
-    settings: Option<Value>,
+    #[serde(default)]
+    name: Given<String>,
+    #[serde(default)]
+    settings: Given<Value>,
 }
 
 #[derive(Deserialize)]
@@ -84,12 +87,19 @@ pub async fn update(
 ) -> Result<Body<Value>> {
     caller.operator()?;
     let mut app = known(&api, app).await?;
-    if let Some(name) = patch.name {
-        check_name(&name)?;
-        app.name = name;
+    match patch.name {
+        Given::Absent => {}
+        Given::Null => return Err(Problem::field("/name", "an app has a name")),
+        Given::Value(name) => {
+            check_name(&name)?;
+            app.name = name;
+        }
     }
-    if let Some(patch) = patch.settings {
-        (app.overrides, app.settings) = patched(&app.overrides, &patch)?;
+    match patch.settings {
+        Given::Absent => {}
+        // RFC 7396: null takes all of it back, and what is omitted is the default.
+        Given::Null => (app.overrides, app.settings) = (no_overrides(), Settings::default()),
+        Given::Value(patch) => (app.overrides, app.settings) = patched(&app.overrides, &patch)?,
     }
     if api.store.update_app(&app).await? { Ok(Body(show_app(&app))) } else { Err(Problem::not_found("app")) }
 }

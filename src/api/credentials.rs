@@ -48,6 +48,8 @@ pub async fn put(
         let detail = format!("a credential's name is 1 to 64 of A-Z a-z 0-9 - _ ., not {name:?}");
         return Err(Problem::new(problem::INVALID, detail));
     }
+    // The file is kept as it came: it must be one JSON document and nothing after it.
+    extract::parse::<serde::de::IgnoredAny>(&json)?;
     let credential = Credential::parse(transport, &json, api.any_token_uri).map_err(|error| match error {
         CredentialError::Json(error) => extract::json_problem(&error),
         CredentialError::Values(errors) => errors.into(),

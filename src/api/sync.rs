@@ -189,9 +189,11 @@ impl Api {
         let minimal = header(headers, "prefer").is_some_and(|prefer| {
             prefer.split([',', ';']).any(|word| word.trim().eq_ignore_ascii_case("return=minimal"))
         });
+        // A device that is to register again is told so by every poll, and a 204 cannot say it.
+        let nothing_to_say = page.entries.is_empty() && device.is_none_or(|device| device.status != DeviceStatus::Gone);
         let mut response = if matches {
             StatusCode::NOT_MODIFIED.into_response()
-        } else if minimal && page.entries.is_empty() {
+        } else if minimal && nothing_to_say {
             StatusCode::NO_CONTENT.into_response()
         } else {
             let body = PageView {

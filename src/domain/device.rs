@@ -144,8 +144,8 @@ pub struct Registration {
     pub transport: Transport,
     /// The operating system.
     pub platform: Platform,
-    /// The push token.
-    pub token: SecretString,
+    /// The push token; `None` leaves it as it is, which only a patch does.
+    pub token: Option<SecretString>,
     /// What kind of FCM target the token is.
     pub token_kind: TokenKind,
     /// The APNs environment.
@@ -202,7 +202,7 @@ impl RegistrationDraft {
             installation_id: self.installation_id,
             transport: self.transport,
             platform,
-            token: self.token,
+            token: Some(self.token),
             token_kind: self.token_kind,
             environment: self.environment.unwrap_or_default(),
             topic: self.topic,

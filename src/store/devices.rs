@@ -191,22 +191,23 @@ impl Store {
     ) -> Result<Patched> {
         let mut tx = self.db().begin().await?;
         follows::counter(&mut tx, app).await?;
-        let Some(device) = find(&mut tx, app, id).await? else {
+        let Some(mut device) = find(&mut tx, app, id).await? else {
             return Ok(Patched::NoDevice);
         };
         let registration = Registration {
             installation_id: device.installation_id.clone(),
             transport: device.transport,
             platform: device.platform,
-            token: patch.token.or_else(|| device.token.clone()).unwrap_or_default(),
+            token: patch.token,
             token_kind: patch.token_kind.unwrap_or(device.token_kind),
             environment: patch.environment.unwrap_or(device.environment),
             topic: given(patch.topic, device.topic.clone()),
             user: patch.user,
             feeds,
-            app_version: given(patch.app_version, device.app_version.clone()),
-            os: given(patch.os, device.os.clone()),
-            locale: given(patch.locale, device.locale.clone()),
+            // Taken out of the device, so that what is null here does not come back from there.
+            app_version: given(patch.app_version, device.app_version.take()),
+            os: given(patch.os, device.os.take()),
+            locale: given(patch.locale, device.locale.take()),
         };
         let now = self.inner.clock.now();
         let registered = register::apply(&mut tx, app, Some(device), registration, now, None).await?;

@@ -127,16 +127,20 @@ fn unknown(app: AppId, wanted: &Registration, now: Timestamp) -> Device {
 
 /// Takes over what the registration says of the installation itself.
 fn renew(device: &mut Device, wanted: &Registration, now: Timestamp, created: bool) {
-    let token = (!wanted.token.expose_secret().is_empty()).then(|| wanted.token.clone());
-    let same_token = device.token.as_ref().map(ExposeSecret::expose_secret)
+    let token = wanted.token.clone().or_else(|| device.token.clone());
+    let same_target = device.token.as_ref().map(ExposeSecret::expose_secret)
         == token.as_ref().map(ExposeSecret::expose_secret)
         && (device.transport, device.environment, device.token_kind)
             == (wanted.transport, wanted.environment, wanted.token_kind);
-    if created || !same_token {
+    if created || !same_target {
         device.token_version += 1;
     }
-    if token.is_some() && device.status != DeviceStatus::Active {
-        (device.status, device.status_reason, device.status_at) = (DeviceStatus::Active, None, now);
+    // Only who shows a token, or says where it belongs, registers; a patch of anything else leaves the verdicts on it as they are.
+    if token.is_some() && (wanted.token.is_some() || !same_target) {
+        device.registered_at = now;
+        if device.status != DeviceStatus::Active {
+            (device.status, device.status_reason, device.status_at) = (DeviceStatus::Active, None, now);
+        }
     }
     device.token = token;
     device.transport = wanted.transport;
@@ -147,7 +151,6 @@ fn renew(device: &mut Device, wanted: &Registration, now: Timestamp, created: bo
     device.app_version = wanted.app_version.clone().or_else(|| device.app_version.take());
     device.os = wanted.os.clone().or_else(|| device.os.take());
     device.locale = wanted.locale.clone().or_else(|| device.locale.take());
-    device.registered_at = now;
     device.seen_at = now;
 }
 
@@ -156,7 +159,9 @@ async fn take_token_from_others(tx: &mut Tx, device: &Device, wanted: &Registrat
     let sql = "update devices set token = null, status = 'gone', status_reason = 'token moved to another installation',
                  status_at = $5
                where app_id = $1 and transport = $2 and token = $3 and id <> $4";
-    let token = wanted.token.expose_secret().to_owned();
+    let Some(token) = wanted.token.as_ref().map(|token| token.expose_secret().to_owned()) else {
+        return Ok(());
+    };
     let values = (Word(device.app), Word(wanted.transport), token, Word(device.id), now.as_ms());
     tx.execute(sql, values).await?;
     Ok(())

@@ -9,6 +9,17 @@
     reason = "a test says what went wrong by failing"
 )]
 
+mod api_credentials;
+mod api_device_status;
+mod api_device_tokens;
+mod api_devices;
+mod api_events;
+mod api_feeds;
+mod api_follows;
+mod api_idempotency;
+mod api_operator;
+mod api_sync;
+mod api_validation;
 mod config;
 mod crash;
 mod demo;

@@ -106,6 +106,20 @@ impl Phone<'_> {
         self.world.call(Method::GET, path, &self.device_token, None).await
     }
 
+    pub async fn call(&self, method: Method, path: &str, body: impl Into<Option<Value>>) -> Answer {
+        self.world.call(method, path, &self.device_token, body.into()).await
+    }
+
+    /// Polls after its cursor, with more headers; keeps the cursor it has.
+    pub async fn poll_with(&self, headers: &[(&str, &str)]) -> Answer {
+        let mut request = self.world.http.get(self.world.url(&format!("/v1/sync?after={}", self.cursor())));
+        request = request.bearer_auth(&self.device_token);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        self.world.send(request).await
+    }
+
     /// Polls after its cursor and keeps the next one.
     pub async fn sync(&self) -> Read {
         let after = self.cursor.borrow().clone().map(|cursor| format!("?after={cursor}")).unwrap_or_default();
@@ -117,6 +131,12 @@ impl Phone<'_> {
     /// The cursor it holds.
     pub fn cursor(&self) -> String {
         self.cursor.borrow().clone().unwrap()
+    }
+
+    /// How far it has been given, and how far it has come back with.
+    pub async fn levels(&self) -> [i64; 2] {
+        let seen = self.seen().await;
+        [seen["fetched"].as_i64().unwrap(), seen["acked"].as_i64().unwrap()]
     }
 
     /// The device as the backend sees it.

@@ -56,6 +56,14 @@ impl Answer {
         self.body["type"].as_str().unwrap().strip_prefix("/problems/").unwrap()
     }
 
+    /// Where a validation problem points.
+    #[track_caller]
+    pub fn pointers(&self, status: u16) -> Vec<&str> {
+        self.problem(status);
+        let errors = self.body["errors"].as_array().map(Vec::as_slice).unwrap_or_default();
+        errors.iter().map(|error| error["pointer"].as_str().unwrap()).collect()
+    }
+
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name).map(|value| value.to_str().unwrap())
     }
@@ -127,6 +135,20 @@ impl World {
         Answer { status, headers, body }
     }
 
+    /// With the operator's key.
+    pub async fn operator(&self, method: Method, path: &str, body: impl Into<Option<Value>>) -> Answer {
+        self.call(method, path, OPERATOR_KEY, body.into()).await
+    }
+
+    /// A body as it is, with the app's key.
+    pub async fn post_text(&self, path: &str, headers: &[(&str, &str)], body: impl Into<String>) -> Answer {
+        let mut request = self.http.post(self.url(path)).bearer_auth(&self.key).body(body.into());
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        self.send(request).await
+    }
+
     pub async fn get(&self, path: &str) -> Answer {
         self.call(Method::GET, path, &self.key, None).await
     }
@@ -175,6 +197,12 @@ impl World {
         self.settle().await;
     }
 
+    /// Turns the clock and has the janitor do all there is to do.
+    pub async fn tidy_after(&self, by: Duration) {
+        self.clock.advance(by);
+        while self.relay.janitor().step().await.unwrap() {}
+    }
+
     /// All attempts of the app, newest first.
     pub async fn attempts(&self) -> Vec<Value> {
         self.get("/v1/attempts?limit=500").await.expect(200)["items"].as_array().unwrap().clone()
@@ -188,8 +216,15 @@ impl World {
 
     /// Stops the relay and starts it again on the same database.
     pub async fn restart(self) -> Self {
+        self.restart_after(async |_| {}).await
+    }
+
+    /// Stops the relay, has something done to the database, and starts it again.
+    pub async fn restart_after(self, change: impl AsyncFnOnce(&std::path::Path)) -> Self {
+        let database = self.database();
         let Self { sim, clock, relay, app, key, folder, options, .. } = self;
         relay.stop().await;
+        change(&database).await;
         let relay = start_relay(&sim, &clock, &folder, options).await;
         Self { sim, clock, relay, app, key, http: reqwest::Client::new(), folder, options }
     }
