@@ -166,6 +166,8 @@ create table levels (
     wake_cancel_on text,
     tries bigint not null default 0,
     lease text,
+    -- alerts up to here have been given up; told must stay true
+    passed bigint not null default 0,
     -- wakes since the device last came; the token bucket of contract §8 as one instant (when it will be full again)
     wakes_unfetched bigint not null default 0,
     budget_full_at bigint not null default 0,
@@ -197,5 +199,6 @@ create table attempts (
 );
 create index attempts_by_device on attempts (app_id, device_id, id);
 create index attempts_by_wake on attempts (app_id, wake_id);
+create index attempts_by_head on attempts (app_id, head);
 create index attempts_by_age on attempts (started_at);
 create index attempts_under_way on attempts (started_at) where outcome is null;

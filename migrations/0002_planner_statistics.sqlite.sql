@@ -32,6 +32,7 @@ insert into sqlite_stat1 (tbl, idx, stat) values
     ('attempts', 'sqlite_autoindex_attempts_1', '9000000 900000 1'),
     ('attempts', 'attempts_by_device', '9000000 900000 10 1'),
     ('attempts', 'attempts_by_wake', '9000000 900000 2'),
+    ('attempts', 'attempts_by_head', '9000000 900000 10'),
     ('attempts', 'attempts_by_age', '9000000 2'),
     ('attempts', 'attempts_under_way', '5000 2');
 analyze sqlite_schema;

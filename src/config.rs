@@ -43,7 +43,7 @@ pub enum Role {
 pub struct Config {
     /// Where the API listens.
     pub listen: SocketAddr,
-    /// Where metrics and readiness detail are served without a key, if anywhere.
+    /// Where readiness detail is served without a key, if anywhere.
     pub admin_listen: Option<SocketAddr>,
     /// The URL under which phones reach the relay, without a slash at its end.
     pub public_url: String,

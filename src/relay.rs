@@ -33,7 +33,7 @@ pub enum Background {
 
 /// A relay that is running.
 pub struct Relay {
-    address: SocketAddr,
+    address: Option<SocketAddr>,
     store: Store,
     transports: Transports,
     dispatcher: Dispatcher,
@@ -60,9 +60,8 @@ impl Relay {
         let store =
             Store::open(&config.database_url, secrets.clone(), clock.clone(), options, &TaskTracker::new()).await?;
 
-        let listener =
-            TcpListener::bind(config.listen).await.with_context(|| format!("cannot listen on {}", config.listen))?;
-        let address = listener.local_addr()?;
+        let listener = if config.roles.contains(&Role::Api) { Some(bind(config.listen).await?) } else { None };
+        let address = listener.as_ref().map(TcpListener::local_addr).transpose()?;
         let public_url = public_url(config, address);
         let transports = Transports::new(
             TransportConfig {
@@ -89,10 +88,9 @@ impl Relay {
             dispatcher_beat: dispatches.then(|| dispatcher.heartbeat().reader()),
         });
         if let Some(admin) = config.admin_listen {
-            let admin = TcpListener::bind(admin).await.with_context(|| format!("cannot listen on {admin}"))?;
-            serve(admin, api.clone().admin_router(), &stop, &work);
+            serve(bind(admin).await?, api.clone().admin_router(), &stop, &work);
         }
-        if config.roles.contains(&Role::Api) {
+        if let Some(listener) = listener {
             serve(listener, api.router(), &stop, &work);
         }
         if dispatches {
@@ -104,8 +102,8 @@ impl Relay {
         Ok(Self { address, store, transports, dispatcher, janitor, stop, work })
     }
 
-    /// Where the API listens.
-    pub fn address(&self) -> SocketAddr {
+    /// Where the API listens, if this process has that role.
+    pub fn address(&self) -> Option<SocketAddr> {
         self.address
     }
 
@@ -143,12 +141,17 @@ impl Relay {
 }
 
 /// The URL that goes out with pushes; a port that was chosen at the start is filled in.
-fn public_url(config: &Config, address: SocketAddr) -> String {
-    if config.listen.port() == 0 && config.public_url == format!("http://{}", config.listen) {
-        format!("http://{address}")
-    } else {
-        config.public_url.clone()
+fn public_url(config: &Config, address: Option<SocketAddr>) -> String {
+    match address {
+        Some(address) if config.listen.port() == 0 && config.public_url == format!("http://{}", config.listen) => {
+            format!("http://{address}")
+        }
+        _ => config.public_url.clone(),
     }
+}
+
+async fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))
 }
 
 fn serve(listener: TcpListener, router: Router, stop: &CancellationToken, work: &TaskTracker) {

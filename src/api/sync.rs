@@ -58,9 +58,9 @@ pub async fn sync(
         Paged::Expired => return Err(gone(problem::CURSOR_EXPIRED, SNAPSHOT)),
         Paged::Ahead => return Err(gone(problem::CURSOR_AHEAD, SNAPSHOT)),
     };
-    if !query.peek {
-        api.visit(&device, page.through, after.unwrap_or_default()).await?;
-    }
+    // A look that moves nothing is still a sign of life.
+    let (fetched, acked) = if query.peek { Default::default() } else { (page.through, after.unwrap_or_default()) };
+    api.visit(&device, fetched, acked).await?;
     api.answer(&headers, page, &scope, Some(&device), device.app, (after, limit)).await
 }
 
@@ -89,8 +89,9 @@ pub async fn feed(
         Paged::Expired => return Err(gone(problem::CURSOR_EXPIRED, &snapshot)),
         Paged::Ahead => return Err(gone(problem::CURSOR_AHEAD, &snapshot)),
     };
-    if let Some(device) = device.as_deref().filter(|_| !query.peek) {
-        api.visit(device, found.fetched.unwrap_or_default(), Position(0)).await?;
+    if let Some(device) = device.as_deref() {
+        let fetched = found.fetched.filter(|_| !query.peek);
+        api.visit(device, fetched.unwrap_or_default(), Position(0)).await?;
     }
     api.answer(&headers, page, &scope, device.as_deref(), app, (after, limit)).await
 }

@@ -31,7 +31,7 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<()> {
     if config.operator_key.is_none() {
         tracing::warn!("there is no operator key: apps and app keys cannot be made (REVEILLE_OPERATOR_KEY)");
     }
-    tracing::info!(address = %relay.address(), roles = ?config.roles, "serving");
+    tracing::info!(address = relay.address().map(tracing::field::display), roles = ?config.roles, "serving");
     super::asked_to_stop().await?;
     tracing::info!("stopping");
     relay.stop().await;

@@ -19,12 +19,12 @@ pub struct Setting {
 
 /// Where the API listens.
 pub const LISTEN: Setting = plain("listen", "REVEILLE_LISTEN", Some("127.0.0.1:8080"), "Address and port of the API");
-/// Where metrics and readiness detail are served without a key.
+/// Where readiness detail is served without a key.
 pub const ADMIN_LISTEN: Setting = plain(
     "admin_listen",
     "REVEILLE_ADMIN_LISTEN",
     None,
-    "Address and port that serves metrics and readiness detail without a key; keep it private",
+    "Address and port that serves readiness detail without a key; keep it private",
 );
 /// What phones are told to poll.
 pub const PUBLIC_URL: Setting = plain(

@@ -111,6 +111,8 @@ impl Dispatcher {
                     tokio::select! {
                         () = stop.cancelled() => {}
                         _ = self.calls.acquire() => {}
+                        // The heart goes on beating while a provider lets all calls hang.
+                        () = tokio::time::sleep(LOOK_EVERY) => {}
                     }
                     continue;
                 }

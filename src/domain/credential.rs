@@ -73,7 +73,10 @@ impl ApnsDraft {
         let mut errors = Vec::new();
         for (pointer, value) in [("/team_id", &self.team_id), ("/key_id", &self.key_id)] {
             if value.len() != 10 || !value.bytes().all(|b| b.is_ascii_alphanumeric()) {
-                errors.push(Invalid::new(pointer, format!("must be Apple's 10 letters and digits, is {value:?}")));
+                errors.push(Invalid::new(
+                    pointer,
+                    format!("must be Apple's 10 letters and digits, has {} characters", value.chars().count()),
+                ));
             }
         }
         let topics = one_or_many("topic", self.topic, self.topics, &mut errors);

@@ -27,6 +27,8 @@ pub struct Situation {
     pub told: Position,
     /// The open wake; if none is, the one that would be opened.
     pub wake: Candidate,
+    /// Whether the device still follows the one feed that the wake is about.
+    pub feed: Followed,
     /// Whether one of the app's credentials serves this device.
     pub credential: CredentialFit,
 }
@@ -40,6 +42,15 @@ pub struct Candidate {
     pub expires_at: Timestamp,
     /// Whether a poll that reaches `head` takes it back.
     pub cancel_on: CancelOn,
+}
+
+/// Whether a device follows what a wake is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Followed {
+    /// It does, or the wake is about several feeds.
+    Still,
+    /// It has left the feed since the wake was claimed.
+    Left,
 }
 
 /// Whether one of the app's credentials serves a device.
@@ -82,12 +93,16 @@ pub enum DropReason {
     Gone,
     /// No credential serves the device.
     NoCredential,
+    /// The device has left the feed, and what waits there goes with it.
+    Unfollowed,
 }
 
 /// Decides about one wake of one device.
 pub fn decide(situation: &Situation, now: Timestamp) -> Decision {
-    let Situation { status, status_at, reached, told, wake, credential } = situation;
-    if wake.cancel_on == CancelOn::Fetch && *reached >= wake.head {
+    let Situation { status, status_at, reached, told, wake, feed, credential } = situation;
+    if *feed == Followed::Left {
+        Decision::Drop(DropReason::Unfollowed)
+    } else if wake.cancel_on == CancelOn::Fetch && *reached >= wake.head {
         Decision::Drop(DropReason::AlreadyFetched)
     } else if *told >= wake.head {
         Decision::Drop(DropReason::AlreadyTold)
@@ -136,8 +151,8 @@ pub enum Verdict {
     Gone,
     /// The token is doubtful: one probe a day.
     Quarantine,
-    /// This wake ends without having been told.
-    GiveUp,
+    /// This wake ends without having been told; what came after it waits until this time.
+    GiveUp(Timestamp),
 }
 
 /// Judges one answer. A verdict on a token counts only for the token it was made with, and only if it is not older than the last
@@ -146,14 +161,14 @@ pub fn judge(reply: &Reply, call: &Call, now: Timestamp) -> Verdict {
     let current = call.token_version == call.current_token_version;
     match reply.meaning {
         Meaning::Accepted => Verdict::Told,
-        Meaning::OurFault => Verdict::GiveUp,
+        Meaning::OurFault => Verdict::GiveUp(now),
         Meaning::Unregistered { .. } | Meaning::DoubtfulToken if !current => Verdict::RetryAt(now),
         Meaning::Unregistered { since } if since.unwrap_or(call.started_at) >= call.registered_at => Verdict::Gone,
         Meaning::DoubtfulToken if call.started_at >= call.registered_at => Verdict::Quarantine,
         meaning => {
             let pause = retry::pause(call.transport, meaning, reply.retry_after, call.tries, call.jitter);
             let at = now + pause;
-            if at < call.expires_at { Verdict::RetryAt(at) } else { Verdict::GiveUp }
+            if at < call.expires_at { Verdict::RetryAt(at) } else { Verdict::GiveUp(at) }
         }
     }
 }
@@ -174,6 +189,7 @@ mod tests {
             reached: Position(3),
             told: Position(3),
             wake: Candidate { head: Position(7), expires_at: LATER, cancel_on: CancelOn::Fetch },
+            feed: Followed::Still,
             credential: CredentialFit::Fits,
         }
     }
@@ -189,6 +205,7 @@ mod tests {
             ("already told", |s| s.told = Position(7), Drop(DropReason::AlreadyTold)),
             ("too late", |s| s.wake.expires_at = NOW, Drop(DropReason::Expired)),
             ("token dead", |s| s.status = DeviceStatus::Gone, Drop(DropReason::Gone)),
+            ("feed left", |s| s.feed = Followed::Left, Drop(DropReason::Unfollowed)),
             ("no credential", |s| s.credential = CredentialFit::Missing, Drop(DropReason::NoCredential)),
             ("doubtful long ago", |s| s.status = DeviceStatus::Quarantined, Send),
             (
@@ -228,7 +245,7 @@ mod tests {
         type Change = fn(&mut Call);
         let table: &[(&str, Meaning, Change, Verdict)] = &[
             ("accepted", Meaning::Accepted, |_| {}, Verdict::Told),
-            ("our fault", Meaning::OurFault, |_| {}, Verdict::GiveUp),
+            ("our fault", Meaning::OurFault, |_| {}, Verdict::GiveUp(NOW)),
             ("dead", Meaning::Unregistered { since: None }, |_| {}, Verdict::Gone),
             ("dead since now", Meaning::Unregistered { since: Some(NOW) }, |_| {}, Verdict::Gone),
             (
@@ -258,7 +275,7 @@ mod tests {
                 |c| c.expires_at = LATER,
                 Verdict::RetryAt(NOW + second * 10),
             ),
-            ("throttled, too late", Meaning::Throttled, |c| c.expires_at = LATER, Verdict::GiveUp),
+            ("throttled, too late", Meaning::Throttled, |c| c.expires_at = LATER, Verdict::GiveUp(NOW + second * 60)),
         ];
         for (name, meaning, change, expected) in table {
             let mut call = call();

@@ -17,7 +17,7 @@ use crate::domain::{
     event::{CancelOn, WakeSpec},
     feed::{FeedName, Position},
     id::{self, AppId, AttemptId, DeviceId, WakeId},
-    policy::{self, Candidate, CredentialFit, Decision, Situation},
+    policy::{self, Candidate, CredentialFit, Decision, Followed, Situation},
     push::{Class, Target, Trigger},
     time::Timestamp,
 };
@@ -64,6 +64,7 @@ struct DueRow {
     feed: Option<Word<FeedName>>,
     expires_at: i64,
     told: i64,
+    passed: i64,
     wake_id: Option<Word<WakeId>>,
     wake_head: Option<i64>,
     wake_feed: Option<Word<FeedName>>,
@@ -73,6 +74,7 @@ struct DueRow {
     lease: Option<String>,
     reached: i64,
     app_deleted: bool,
+    feed_left: bool,
     transport: Word<Transport>,
     platform: Word<Platform>,
     token: Option<String>,
@@ -165,6 +167,7 @@ impl Store {
             reached: Position(row.reached),
             told: Position(row.told),
             wake: about.candidate,
+            feed: if row.feed_left { Followed::Left } else { Followed::Still },
             credential: if serving.is_some() { CredentialFit::Fits } else { CredentialFit::Missing },
         };
         match (policy::decide(&situation, now), serving, row.token.clone()) {
@@ -281,10 +284,15 @@ impl DueRow {
 }
 
 async fn due_rows(tx: &mut Tx, now: Timestamp, limit: usize) -> Result<Vec<DueRow>> {
-    let sql = "select l.app_id, l.device_id, l.class, l.head, l.feed, l.expires_at, l.told, l.wake_id, l.wake_head,
+    let sql =
+        "select l.app_id, l.device_id, l.class, l.head, l.feed, l.expires_at, l.told, l.passed, l.wake_id, l.wake_head,
                    l.wake_feed, l.wake_expires_at, l.wake_cancel_on, l.tries, l.lease,
                    case a.confirm when 'ack' then d.acked else d.fetched end as reached,
-                   a.deleted_at is not null as app_deleted, d.transport, d.platform, d.token, d.token_kind,
+                   a.deleted_at is not null as app_deleted,
+                   l.wake_id is not null and l.wake_feed is not null and not exists (
+                       select 1 from follows f
+                       where f.app_id = l.app_id and f.device_id = l.device_id and f.feed = l.wake_feed) as feed_left,
+                   d.transport, d.platform, d.token, d.token_kind,
                    d.token_version, d.environment, d.topic, d.user_id, d.status, d.status_at
                from levels l
                cross join devices d
@@ -327,7 +335,12 @@ async fn waiting_alerts(tx: &mut Tx, due: &[DueRow], now: Timestamp) -> Result<W
     }
     let floors: Vec<Floor> = (due.iter())
         .filter(|row| row.class.0 == Class::Alert && row.wake_id.is_none())
-        .map(|row| Floor { app: row.app_id.0, device: row.device_id.0, told: row.told, reached: row.reached })
+        .map(|row| Floor {
+            app: row.app_id.0,
+            device: row.device_id.0,
+            told: row.told.max(row.passed),
+            reached: row.reached,
+        })
         .collect();
     if floors.is_empty() {
         return Ok(HashMap::new());
@@ -359,7 +372,7 @@ async fn abandon(tx: &mut Tx, levels: &[LevelValues]) -> Result<()> {
     if abandoned.is_empty() {
         return Ok(());
     }
-    let sql = "update attempts set outcome = 'unknown', reason = 'the relay stopped during the call'
+    let sql = "update attempts set outcome = 'unknown', reason = 'no answer was recorded before the lease ended'
                from json_each($1) r
                where attempts.app_id = r.value->>'app' and attempts.id = r.value->>'lease_before' and attempts.outcome is null";
     tx.execute(sql, (rows(&abandoned)?,)).await?;

@@ -171,11 +171,25 @@ impl Store {
 
     /// Devices in the order they first registered, after the one named.
     pub async fn devices(&self, app: AppId, filter: DeviceFilter, after: &str, limit: usize) -> Result<Vec<Device>> {
-        let sql = select_devices!(
-            "where d.app_id = $1 and d.id > $2 and ($3 is null or d.user_id = $3) and ($4 is null or d.status = $4)"
-            " and ($5 is null or exists (select 1 from follows f where f.app_id = d.app_id and f.device_id = d.id and f.feed = $5))"
-            " order by d.id limit $6"
-        );
+        // The narrowest index that serves: a user's devices, a feed's followers, else all of the app.
+        let sql = if filter.user.is_some() {
+            select_devices!(
+                "where d.app_id = $1 and d.user_id = $3 and d.id > $2 and ($4 is null or d.status = $4)"
+                " and ($5 is null or exists (select 1 from follows f where f.app_id = d.app_id and f.device_id = d.id and f.feed = $5))"
+                " order by d.id limit $6"
+            )
+        } else if filter.feed.is_some() {
+            select_devices!(
+                "join follows f on f.app_id = d.app_id and f.device_id = d.id"
+                " where f.app_id = $1 and f.feed = $5 and f.device_id > $2 and ($3 is null or d.user_id = $3)"
+                " and ($4 is null or d.status = $4) order by d.id limit $6"
+            )
+        } else {
+            select_devices!(
+                "where d.app_id = $1 and d.id > $2 and ($3 is null or d.user_id = $3) and ($4 is null or d.status = $4)"
+                " and ($5 is null or d.id <> $5) order by d.id limit $6"
+            )
+        };
         let values = (Word(app), after.to_owned(), filter.user, filter.status.map(Word), filter.feed, limit as i64);
         let rows: Vec<DeviceRow> = self.db().fetch_all(sql, values).await?;
         Ok(rows.into_iter().map(Device::from).collect())

@@ -1,6 +1,6 @@
 //! Events: accepted in sets, with their idempotency record and the intent to wake, in one transaction.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, time::Duration};
 
 use serde::Serialize;
 use serde_json::value::RawValue;
@@ -16,6 +16,9 @@ use crate::domain::{
     id::{self, AppId, EventId},
     time::Timestamp,
 };
+
+/// For how long a request is recognised by its key.
+pub(super) const IDEMPOTENCY_KEPT: Duration = Duration::from_secs(86_400);
 
 /// What makes a repeated request recognisable.
 #[derive(Debug, Clone)]
@@ -143,7 +146,7 @@ struct Record {
 /// Accepts a batch of requests in one transaction of a few statements, however many events there are.
 pub(super) async fn accept(db: Db, now: Timestamp, chunk: u32, batch: Vec<Accept>) -> Result<Vec<Accepted>> {
     let mut tx = db.begin().await?;
-    let mut records = recorded(&mut tx, &batch).await?;
+    let mut records = recorded(&mut tx, now, &batch).await?;
     // A twin in the same batch meets the record of the first one: its place is kept by an entry that is filled below.
     let mut first_of: HashMap<(AppId, String), usize> = HashMap::new();
     let is_new: Vec<bool> = (batch.iter().enumerate())
@@ -254,7 +257,7 @@ impl RecordValues {
 }
 
 /// The idempotency records that exist already for a batch.
-async fn recorded(tx: &mut Tx, batch: &[Accept]) -> Result<HashMap<(AppId, String), Record>> {
+async fn recorded(tx: &mut Tx, now: Timestamp, batch: &[Accept]) -> Result<HashMap<(AppId, String), Record>> {
     #[derive(Serialize)]
     struct Key<'a> {
         app: AppId,
@@ -268,8 +271,9 @@ async fn recorded(tx: &mut Tx, batch: &[Accept]) -> Result<HashMap<(AppId, Strin
     }
     type Row = (Word<AppId>, String, String, Json<Vec<EventId>>, i64, i64);
     let sql = "select i.app_id, i.key, i.fingerprint, i.event_ids, i.first_position, i.accepted_at
-               from json_each($1) r cross join idempotency i where i.app_id = r.value->>'app' and i.key = r.value->>'key'";
-    let found: Vec<Row> = tx.fetch_all(sql, (rows(&keys)?,)).await?;
+               from json_each($1) r cross join idempotency i where i.app_id = r.value->>'app' and i.key = r.value->>'key'
+                 and i.accepted_at > $2";
+    let found: Vec<Row> = tx.fetch_all(sql, (rows(&keys)?, (now - IDEMPOTENCY_KEPT).as_ms())).await?;
     let record = |(app, key, fingerprint, event_ids, first_position, accepted_at): Row| {
         let accepted_at = Timestamp::from_ms(accepted_at);
         ((app.0, key), Record { fingerprint, event_ids: event_ids.0, first_position, accepted_at })
@@ -284,7 +288,10 @@ async fn insert_records(tx: &mut Tx, records: &[RecordValues]) -> Result<()> {
     let sql = "insert into idempotency (app_id, key, fingerprint, event_ids, first_position, accepted_at)
                select value->>'app', value->>'key', value->>'fingerprint', value->>'event_ids',
                       cast(value->>'first_position' as bigint), cast(value->>'accepted_at' as bigint)
-               from json_each($1)";
+               from json_each($1) where true
+               on conflict (app_id, key) do update set fingerprint = excluded.fingerprint,
+                   event_ids = excluded.event_ids, first_position = excluded.first_position,
+                   accepted_at = excluded.accepted_at";
     tx.execute(sql, (rows(records)?,)).await?;
     Ok(())
 }

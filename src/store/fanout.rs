@@ -56,6 +56,7 @@ pub enum FanOut {
 /// Raises the levels of followers, from a set of raises and of followers. Makes due only where something new is.
 ///
 /// Several events for one device become one row; what waited before keeps its longer expiry, and shares its feed only if it is the same.
+/// A chunk may come after newer events: it lowers no head, but brings its expiry and its insistence.
 macro_rules! raise_levels {
     ($followers:literal) => {
         concat!(
@@ -83,11 +84,14 @@ macro_rules! raise_levels {
              ) as raised
              where true group by app_id, device_id, class
              on conflict (app_id, device_id, class) do update set
-                 head = excluded.head, feed = excluded.feed, expires_at = excluded.expires_at,
+                 head = case when excluded.head > levels.head then excluded.head else levels.head end,
+                 feed = case when excluded.head > levels.head or excluded.feed = levels.feed then excluded.feed end,
+                 expires_at = excluded.expires_at,
                  sticky_head = case when excluded.sticky_head > levels.sticky_head then excluded.sticky_head
                                     else levels.sticky_head end,
                  due_at = case when levels.wake_id is null then excluded.due_at else levels.due_at end
-             where excluded.head > levels.head"
+             where excluded.head > levels.head or excluded.sticky_head > levels.sticky_head
+                or excluded.expires_at > levels.expires_at"
         )
     };
 }

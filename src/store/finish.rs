@@ -56,7 +56,7 @@ struct PresentRow {
     status: Word<DeviceStatus>,
 }
 
-#[derive(Serialize)]
+#[derive(Clone, Serialize)]
 struct StatusChange<'a> {
     app: AppId,
     device: DeviceId,
@@ -78,7 +78,8 @@ impl Store {
 pub(super) async fn write(db: Db, now: Timestamp, batch: Vec<Finished>) -> Result<Vec<Due>> {
     let mut tx = db.begin().await?;
     let present = present(&mut tx, &batch).await?;
-    let (mut answers, mut changed, mut statuses) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut answers, mut changed) = (Vec::new(), Vec::new());
+    let mut statuses: HashMap<(AppId, DeviceId), StatusChange<'_>> = HashMap::new();
     for finished in &batch {
         let call = &finished.call;
         let Some(row) = present.get(&(call.app, call.device, call.class)) else {
@@ -94,13 +95,18 @@ pub(super) async fn write(db: Db, now: Timestamp, batch: Vec<Finished>) -> Resul
         }
         let reason = finished.reply.reason.as_deref();
         if let Some(status) = row.status_after(call, &finished.reply, verdict) {
-            statuses.push(StatusChange { app: call.app, device: call.device, status, reason });
+            // Both classes may say something of one device: that it is gone outweighs all else.
+            let change = StatusChange { app: call.app, device: call.device, status, reason };
+            let known = statuses.entry((call.app, call.device)).or_insert_with(|| change.clone());
+            if status == DeviceStatus::Gone {
+                *known = change;
+            }
         }
     }
     history::complete(&mut tx, &answers).await?;
     levels::write(&mut tx, &changed).await?;
     tell_background(&mut tx, &changed).await?;
-    change_statuses(&mut tx, &statuses, now).await?;
+    change_statuses(&mut tx, &statuses.into_values().collect::<Vec<_>>(), now).await?;
     tx.commit().await?;
     let due_now = changed.iter().any(|level| level.due_at.is_some_and(|due_at| due_at <= now.as_ms()));
     Ok(vec![if due_now { Due::Now } else { Due::Later }; batch.len()])
@@ -153,7 +159,7 @@ impl PresentRow {
             }
             Verdict::RetryAt(at) => Some(at),
             Verdict::Quarantine => Some(now + PROBE_EVERY),
-            Verdict::Gone | Verdict::GiveUp => None,
+            Verdict::Gone | Verdict::GiveUp(_) => None,
         };
         if let Some(at) = again_at.filter(|at| *at < call.trigger.expires_at) {
             level.claim(call);
@@ -163,7 +169,9 @@ impl PresentRow {
             // What came while the call was under way makes the next wake, unless a poll has already brought it.
             let newer = self.head > call.trigger.head.0 && self.head > level.told;
             let wanted = self.reached < self.head || level.told < self.sticky_head;
-            level.due_at = (newer && wanted).then_some(now.as_ms());
+            let from = if let Verdict::GiveUp(from) = verdict { from } else { now };
+            level.due_at = (newer && wanted).then_some(from.as_ms());
+            level.passed = if verdict == Verdict::Told { 0 } else { call.trigger.head.0 };
         }
         level
     }
@@ -173,7 +181,7 @@ impl PresentRow {
         let current = call.token_version == self.token_version;
         match verdict {
             Verdict::Gone => Some(DeviceStatus::Gone),
-            Verdict::Quarantine => Some(DeviceStatus::Quarantined),
+            Verdict::Quarantine if self.status.0 != DeviceStatus::Gone => Some(DeviceStatus::Quarantined),
             Verdict::Told if current && self.status.0 == DeviceStatus::Quarantined => {
                 (reply.meaning == Meaning::Accepted).then_some(DeviceStatus::Active)
             }

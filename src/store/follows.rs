@@ -69,8 +69,9 @@ impl Store {
         let Some(device) = devices::find(&mut tx, app, device).await? else {
             return Ok(Follow::NoDevice);
         };
-        remove(&mut tx, &device, std::slice::from_ref(feed)).await?;
+        remove(&mut tx, &device, std::slice::from_ref(feed), self.inner.clock.now()).await?;
         tx.commit().await?;
+        self.ring();
         Ok(Follow::Done)
     }
 
@@ -123,7 +124,7 @@ pub(super) async fn add(tx: &mut Tx, device: &Device, feeds: &[FeedName]) -> Res
 }
 
 /// Leaves feeds and takes what waits there out of the levels.
-pub(super) async fn remove(tx: &mut Tx, device: &Device, feeds: &[FeedName]) -> Result<()> {
+pub(super) async fn remove(tx: &mut Tx, device: &Device, feeds: &[FeedName], now: Timestamp) -> Result<()> {
     if feeds.is_empty() {
         return Ok(());
     }
@@ -135,25 +136,40 @@ pub(super) async fn remove(tx: &mut Tx, device: &Device, feeds: &[FeedName]) -> 
     let sql = concat!(
         "update levels set
             head = coalesce((
+                select max(position) from (
+                    select max(e.position) as position
+                    from follows f join events e on e.app_id = f.app_id and e.feed = f.feed
+                    where f.app_id = levels.app_id and f.device_id = levels.device_id and e.position > f.since
+                      and e.wake_class = levels.class and e.position <= levels.head
+                      and (e.position > ",
+        reached!("levels"),
+        " or (e.cancel_on = 'never' and e.position > levels.told))
+                    union all
+                    select max(f.since) from follows f
+                    where f.app_id = levels.app_id and f.device_id = levels.device_id and levels.class = 'background'
+                      and f.since > ",
+        reached!("levels"),
+        "
+                ) as wanted
+            ), 0),
+            sticky_head = coalesce((
                 select max(e.position) from follows f join events e on e.app_id = f.app_id and e.feed = f.feed
                 where f.app_id = levels.app_id and f.device_id = levels.device_id and e.position > f.since
-                  and e.wake_class = levels.class and e.position <= levels.head and e.position > ",
-        reached!("levels"),
-        "
-            ), (
-                select max(f.since) from follows f
-                where f.app_id = levels.app_id and f.device_id = levels.device_id and levels.class = 'background'
-                  and f.since > ",
-        reached!("levels"),
-        "
+                  and e.wake_class = levels.class and e.cancel_on = 'never'
+                  and e.position > levels.told and e.position <= levels.sticky_head
             ), 0),
             feed = case when levels.feed in (select value from json_each($3)) then null else levels.feed end
          where app_id = $1 and device_id = $2"
     );
     tx.execute(sql, (Word(device.app), Word(device.id), rows(feeds)?)).await?;
+    // An open wake about a feed that was left makes room; one that nothing is left for ends.
+    let sql = "update levels set due_at = $4, wake_id = null, tries = 0
+               where app_id = $1 and device_id = $2 and lease is null and wake_id is not null
+                 and wake_feed in (select value from json_each($3))";
+    tx.execute(sql, (Word(device.app), Word(device.id), rows(feeds)?, now.as_ms())).await?;
     let sql = concat!(
-        "update levels set due_at = null, wake_id = null, tries = 0, sticky_head = 0
-         where app_id = $1 and device_id = $2 and lease is null and head <= ",
+        "update levels set due_at = null, wake_id = null, tries = 0
+         where app_id = $1 and device_id = $2 and lease is null and sticky_head <= told and head <= ",
         reached!("levels"),
         ""
     );

@@ -148,13 +148,20 @@ impl Store {
         after: (&str, &str),
         limit: usize,
     ) -> Result<Vec<Attempt>> {
-        let sql = select_attempts!(
-            "events e
-             join follows f on f.app_id = e.app_id and f.feed = e.feed and f.since < e.position
-             join attempts t on t.app_id = f.app_id and t.device_id = f.device_id
-             where e.app_id = $1 and e.position = $2 and t.head >= e.position and t.after_position < e.position
-               and t.class = e.wake_class and (t.device_id > $3 or (t.device_id = $3 and t.id > $4))
-             order by t.device_id, t.id limit $5"
+        // Those for this very event, whoever follows by now, and those for a newer one that took it along.
+        let sql = concat!(
+            select_attempts!(
+                "attempts t where t.app_id = $1 and t.head = $2 and (t.device_id > $3 or (t.device_id = $3 and t.id > $4))"
+            ),
+            " union ",
+            select_attempts!(
+                "events e
+                 join follows f on f.app_id = e.app_id and f.feed = e.feed and f.since < e.position
+                 join attempts t on t.app_id = f.app_id and t.device_id = f.device_id
+                 where e.app_id = $1 and e.position = $2 and t.head > e.position and t.after_position < e.position
+                   and t.class = e.wake_class and (t.device_id > $3 or (t.device_id = $3 and t.id > $4))"
+            ),
+            " order by device_id, id limit $5"
         );
         let values = (Word(app), position.0, after.0.to_owned(), after.1.to_owned(), limit as i64);
         let found: Vec<AttemptRow> = self.db().fetch_all(sql, values).await?;

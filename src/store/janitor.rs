@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use super::{
     Result, Store,
-    db::{Json, Tx, Word},
+    db::{Json, Tx, Word, rows},
+    events::IDEMPOTENCY_KEPT,
 };
 use crate::domain::{id::AppId, settings::Settings, time::Timestamp};
 
@@ -13,7 +14,6 @@ const CHUNK: i64 = 500;
 const DAY: Duration = Duration::from_secs(86_400);
 /// Deletes outlive retention, so that a phone which comes late still learns of them (contract §5, Polling).
 const DELETES_KEPT: Duration = Duration::from_secs(30 * 86_400);
-const IDEMPOTENCY_KEPT: Duration = DAY;
 
 impl Store {
     /// Takes one chunk of each kind away; answers whether there may be more.
@@ -43,7 +43,7 @@ impl Store {
 
     /// Attempts whose device or lease is gone, so that no claim comes by to mark them.
     async fn give_up_attempts(&self, now: Timestamp) -> Result<u64> {
-        let sql = "update attempts set outcome = 'unknown', reason = 'the relay stopped during the call'
+        let sql = "update attempts set outcome = 'unknown', reason = 'no answer was recorded before the lease ended'
                    where outcome is null and started_at < $1";
         let long_ago = now - self.inner.options.lease * 2;
         Ok(self.db().execute(sql, (long_ago.as_ms(),)).await?)
@@ -53,6 +53,7 @@ impl Store {
     async fn drop_events(&self, app: AppId, now: Timestamp, kept: Duration) -> Result<u64> {
         let sql = "select e.position, e.feed from events e
                    where e.app_id = $1 and e.accepted_at < $2 and e.expires_at < $3
+                     and not exists (select 1 from fanouts o where o.app_id = e.app_id and o.position = e.position)
                      and (e.key is null
                           or (e.op = 'delete' and e.accepted_at < $4)
                           or exists (select 1 from events n where n.app_id = e.app_id and n.feed = e.feed and n.key = e.key
@@ -60,13 +61,13 @@ impl Store {
                    order by e.accepted_at limit $5";
         let (before, deletes_before) = ((now - kept).as_ms(), (now - DELETES_KEPT.max(kept)).as_ms());
         let values = (Word(app), before, now.as_ms(), deletes_before, CHUNK);
-        if self.db().fetch_all::<(i64, String)>(sql, values).await?.is_empty() {
+        // What is doomed stays so: the search need not hold up the writer.
+        let doomed: Vec<(i64, String)> = self.db().fetch_all(sql, values).await?;
+        if doomed.is_empty() {
             return Ok(0);
         }
+        let doomed = rows(&doomed)?;
         let mut tx = self.db().begin().await?;
-        let values = (Word(app), before, now.as_ms(), deletes_before, CHUNK);
-        let doomed: Vec<(i64, String)> = tx.fetch_all(sql, values).await?;
-        let doomed = super::db::rows(&doomed)?;
         let sql = "insert into feed_drops (app_id, feed, dropped_through)
                    select $1, value->>1, max(cast(value->>0 as bigint)) from json_each($2) where true group by value->>1
                    on conflict (app_id, feed) do update set dropped_through = excluded.dropped_through
@@ -92,12 +93,12 @@ impl Store {
             return Ok(0);
         };
         let mut tx = self.db().begin().await?;
-        let rows = purge_chunk(&mut tx, app).await?;
-        if rows == 0 {
+        let purged = purge_chunk(&mut tx, app).await?;
+        if purged == 0 {
             tx.execute("delete from apps where id = $1", (app,)).await?;
         }
         tx.commit().await?;
-        Ok(rows)
+        Ok(purged)
     }
 }
 
@@ -115,9 +116,9 @@ async fn purge_chunk(tx: &mut Tx, app: Word<AppId>) -> Result<u64> {
         "events" "position" "feed_drops" "feed" "idempotency" "key" "credentials" "name" "app_keys" "id" "devices" "id"
     );
     for sql in statements {
-        let rows = tx.execute(sql, (app, CHUNK)).await?;
-        if rows > 0 {
-            return Ok(rows);
+        let purged = tx.execute(sql, (app, CHUNK)).await?;
+        if purged > 0 {
+            return Ok(purged);
         }
     }
     Ok(0)

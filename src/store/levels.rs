@@ -21,6 +21,8 @@ pub(super) struct LevelValues {
     pub device: DeviceId,
     pub class: Class,
     pub told: i64,
+    /// Up to where this very wake has been given up; 0 if it has not.
+    pub passed: i64,
     pub told_at: Option<i64>,
     pub due_at: Option<i64>,
     pub wake_id: Option<WakeId>,
@@ -41,6 +43,7 @@ impl LevelValues {
             device,
             class,
             told,
+            passed: 0,
             told_at: None,
             due_at: None,
             wake_id: None,
@@ -71,6 +74,8 @@ impl LevelValues {
 pub(super) async fn write(tx: &mut Tx, levels: &[LevelValues]) -> Result<()> {
     let sql = "update levels set
                    told = cast(r.value->>'told' as bigint),
+                   passed = case when cast(r.value->>'passed' as bigint) > levels.passed
+                            then cast(r.value->>'passed' as bigint) else levels.passed end,
                    told_at = coalesce(cast(r.value->>'told_at' as bigint), levels.told_at),
                    wakes_unfetched = levels.wakes_unfetched + case when r.value->>'told_at' is null then 0 else 1 end,
                    due_at = cast(r.value->>'due_at' as bigint), wake_id = r.value->>'wake_id',

@@ -67,7 +67,7 @@ pub(super) async fn apply(
     let user_before = known.as_ref().and_then(|device| device.user.clone());
     let mut device = known.unwrap_or_else(|| unknown(app, &wanted, now));
     take_token_from_others(tx, &device, &wanted, now).await?;
-    renew(&mut device, &wanted, now, created);
+    let renewed = renew(&mut device, &wanted, now, created);
     match wanted.user {
         Given::Absent => {}
         Given::Null => device.user = None,
@@ -76,7 +76,7 @@ pub(super) async fn apply(
     let reset = created || device.user != user_before;
     devices::put(tx, &device).await?;
 
-    let (newest_follow, counter) = set_feeds(tx, &device, wanted.feeds, reset).await?;
+    let (newest_follow, counter) = set_feeds(tx, &device, wanted.feeds, reset, now).await?;
     if reset {
         (device.fetched, device.acked) = (counter, counter);
         devices::put(tx, &device).await?;
@@ -85,7 +85,9 @@ pub(super) async fn apply(
         if let Some((position, feed)) = newest_follow {
             follows::raise_for_follow(tx, &device, position, feed.as_ref(), now).await?;
         }
-        follows::wake_up(tx, &device, now).await?;
+        if renewed == Renewed::Yes {
+            follows::wake_up(tx, &device, now).await?;
+        }
     }
     if let Some(secret) = &secret {
         tokens::issue(tx, &device, secret, now).await?;
@@ -125,21 +127,31 @@ fn unknown(app: AppId, wanted: &Registration, now: Timestamp) -> Device {
     }
 }
 
+/// Whether a registration makes a difference to who can be pushed to, so that what waits is looked at again.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Renewed {
+    Yes,
+    No,
+}
+
 /// Takes over what the registration says of the installation itself.
-fn renew(device: &mut Device, wanted: &Registration, now: Timestamp, created: bool) {
+fn renew(device: &mut Device, wanted: &Registration, now: Timestamp, created: bool) -> Renewed {
     let token = wanted.token.clone().or_else(|| device.token.clone());
     let same_target = device.token.as_ref().map(ExposeSecret::expose_secret)
         == token.as_ref().map(ExposeSecret::expose_secret)
-        && (device.transport, device.environment, device.token_kind)
-            == (wanted.transport, wanted.environment, wanted.token_kind);
+        && (device.transport, device.environment, device.token_kind, &device.topic)
+            == (wanted.transport, wanted.environment, wanted.token_kind, &wanted.topic);
+    let mut renewed = Renewed::No;
     if created || !same_target {
         device.token_version += 1;
+        renewed = Renewed::Yes;
     }
     // Only who shows a token, or says where it belongs, registers; a patch of anything else leaves the verdicts on it as they are.
     if token.is_some() && (wanted.token.is_some() || !same_target) {
         device.registered_at = now;
         if device.status != DeviceStatus::Active {
             (device.status, device.status_reason, device.status_at) = (DeviceStatus::Active, None, now);
+            renewed = Renewed::Yes;
         }
     }
     device.token = token;
@@ -152,11 +164,12 @@ fn renew(device: &mut Device, wanted: &Registration, now: Timestamp, created: bo
     device.os = wanted.os.clone().or_else(|| device.os.take());
     device.locale = wanted.locale.clone().or_else(|| device.locale.take());
     device.seen_at = now;
+    renewed
 }
 
 /// A push token belongs to one installation; the one that had it before cannot be pushed to any more.
 async fn take_token_from_others(tx: &mut Tx, device: &Device, wanted: &Registration, now: Timestamp) -> Result<()> {
-    let sql = "update devices set token = null, status = 'gone', status_reason = 'token moved to another installation',
+    let sql = "update devices set token = null, token_version = token_version + 1, status = 'gone', status_reason = 'token moved to another installation',
                  status_at = $5
                where app_id = $1 and transport = $2 and token = $3 and id <> $4";
     let Some(token) = wanted.token.as_ref().map(|token| token.expose_secret().to_owned()) else {
@@ -173,6 +186,7 @@ async fn set_feeds(
     device: &Device,
     explicit: Option<Vec<FeedName>>,
     reset: bool,
+    now: Timestamp,
 ) -> Result<(Option<(Position, Option<FeedName>)>, Position)> {
     let present = follows::feeds_of(tx, device.app, device.id).await?;
     let mut wanted = match explicit {
@@ -186,7 +200,7 @@ async fn set_feeds(
     wanted.push(FeedName::of_device(device.id));
     let leaving: Vec<_> = present.iter().filter(|feed| reset || !wanted.contains(feed)).cloned().collect();
     let entering: Vec<_> = wanted.into_iter().filter(|feed| reset || !present.contains(feed)).collect();
-    follows::remove(tx, device, &leaving).await?;
+    follows::remove(tx, device, &leaving, now).await?;
     let counter = follows::add(tx, device, &entering).await?;
     let newest = entering.last().map(|_| {
         let only = if let [feed] = entering.as_slice() { Some(feed.clone()) } else { None };

@@ -30,7 +30,7 @@ pub enum EventState {
 /// How many devices an event has reached, and how.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EventCounts {
-    /// They followed its feed when it was accepted.
+    /// They follow its feed, and did when it was accepted.
     pub targeted: i64,
     /// A wake is due or open.
     pub pending: i64,
@@ -83,7 +83,8 @@ const COUNT: &str = "
             case when d.fetched >= e.position then 1 else 0 end as fetched,
             case when d.acked >= e.position then 1 else 0 end as acked,
             case when (case a.confirm when 'ack' then d.acked else d.fetched end) >= e.position then 1 else 0 end as reached,
-            case when (l.due_at is not null or l.wake_id is not null) and l.head >= e.position then 1 else 0 end as pending,
+            case when (l.due_at is not null or l.wake_id is not null) and l.head >= e.position then 1
+                 when f.device_id > o.after_device then 1 else 0 end as pending,
             case when exists (select 1 from attempts t where t.app_id = f.app_id and t.device_id = f.device_id
                  and t.head = e.position and t.outcome = 'accepted') then 1 else 0 end as own,
             case when e.expires_at <= $3 then 1 else 0 end as late
@@ -92,6 +93,7 @@ const COUNT: &str = "
         join devices d on d.app_id = f.app_id and d.id = f.device_id
         join apps a on a.id = e.app_id
         left join levels l on l.app_id = f.app_id and l.device_id = f.device_id and l.class = e.wake_class
+        left join fanouts o on o.app_id = e.app_id and o.position = e.position
         where e.app_id = $1 and e.position = $2
     ) as followers";
 
@@ -104,10 +106,17 @@ impl Store {
         let row: Option<(i64, Option<Json<EventCounts>>)> =
             self.db().fetch_optional(sql, (Word(app), position.0)).await?;
         let (fanning_out, kept) = row.unwrap_or_default();
-        let kept = kept.map(|json| json.0).filter(|counts| now.since(counts.counted_at) < REFRESH_EVERY);
+        let kept =
+            kept.map(|json| json.0).filter(|counts| fanning_out == 0 && now.since(counts.counted_at) < REFRESH_EVERY);
         let counts = match kept {
             Some(counts) => counts,
-            None => self.count(app, stored, now).await?,
+            None => {
+                let counts = self.count(app, stored, now).await?;
+                if fanning_out == 0 && counts.targeted > COUNTED_ON_READ {
+                    self.keep_counts(app, stored, counts).await?;
+                }
+                counts
+            }
         };
         let state = match (fanning_out, counts.pending) {
             (0, 0) => EventState::Settled,
@@ -132,10 +141,12 @@ impl Store {
             unreachable: row.unreachable,
             counted_at: now,
         });
-        if counts.targeted > COUNTED_ON_READ {
-            let sql = "update events set counts = $3 where app_id = $1 and position = $2";
-            self.db().execute(sql, (Word(app), position, Json(counts))).await?;
-        }
         Ok(counts)
+    }
+
+    async fn keep_counts(&self, app: AppId, stored: &StoredEvent, counts: EventCounts) -> Result<()> {
+        let sql = "update events set counts = $3 where app_id = $1 and position = $2";
+        self.db().execute(sql, (Word(app), stored.event.position.0, Json(counts))).await?;
+        Ok(())
     }
 }

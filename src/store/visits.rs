@@ -56,6 +56,13 @@ pub(super) async fn write(db: Db, now: Timestamp, batch: Vec<Visit>) -> Result<V
     visits.sort_by_key(|visit| visit.device.uuid());
     let visits = rows(&visits)?;
     let mut tx = db.begin().await?;
+    // A device that this revives need not wait for its probe.
+    let sql = "update levels set due_at = $2
+               from json_each($1) v
+               join devices d on d.app_id = v.value->>'app' and d.id = v.value->>'device'
+               where levels.app_id = d.app_id and levels.device_id = d.id and d.status in ('quarantined', 'stale')
+                 and levels.lease is null and levels.due_at > $2";
+    tx.execute(sql, (visits.clone(), now.as_ms())).await?;
     let sql = "update devices set
                    fetched = case when cast(v.value->>'fetched' as bigint) > devices.fetched
                              then cast(v.value->>'fetched' as bigint) else devices.fetched end,

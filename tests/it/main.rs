@@ -23,6 +23,7 @@ mod api_validation;
 mod config;
 mod crash;
 mod demo;
+mod levels;
 mod races;
 mod support;
 mod tidy;

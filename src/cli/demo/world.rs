@@ -56,7 +56,7 @@ impl World {
         let config = configure(&sim, folder.path(), &operator_key)?;
         let clock = Clock::System;
         let relay = Relay::start(&config, clock.clone(), StoreOptions::default(), Background::Runs).await?;
-        let url = format!("http://{}", relay.address());
+        let url = format!("http://{}", relay.address().context("the relay does not listen")?);
 
         let shop = Shop::open(&url, &operator_key).await?;
         shop.put_credential("apns", &sim.apns_credential()).await?;

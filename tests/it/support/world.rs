@@ -116,7 +116,7 @@ impl World {
     }
 
     pub fn url(&self, path: &str) -> String {
-        format!("http://{}{path}", self.relay.address())
+        format!("http://{}{path}", self.relay.address().unwrap())
     }
 
     pub async fn call(&self, method: Method, path: &str, bearer: &str, body: Option<Value>) -> Answer {
