@@ -9,7 +9,7 @@ use reveille::{
 };
 use serde_json::{Value, json};
 
-use crate::support::world::World;
+use crate::support::world::{OPERATOR_KEY, World};
 
 fn with(mut credential: Value, field: &str, value: impl Into<Value>) -> Value {
     credential[field] = value.into();
@@ -185,4 +185,37 @@ async fn topic_and_environment_pick_the_credential() {
     assert_eq!(world.attempts().await.len(), 1);
     let key = world.new_key(&world.app, &["devices:write"]).await;
     assert_eq!(world.call(Method::GET, "/v1/credentials", &key, None).await.problem(403), "missing-scope");
+}
+
+#[tokio::test]
+async fn without_an_override_the_token_endpoint_is_googles() {
+    let world = World::start().await;
+    let folder = tempfile::tempdir().unwrap();
+    let variables = [
+        ("REVEILLE_LISTEN", "127.0.0.1:0"),
+        ("REVEILLE_MASTER_KEY", "HhwbGhkYFxYVFBMSERAPDg0MCwoJCAcGBQQDAgEAHx4="),
+        ("REVEILLE_OPERATOR_KEY", OPERATOR_KEY),
+    ];
+    let env = |name: &str| variables.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned());
+    let config = Config::load(&Flags::default(), env, folder.path()).unwrap();
+    let options = StoreOptions::default();
+    let relay = Relay::start(&config, Clock::default(), options, Background::Stepped).await.unwrap();
+    let call = async |method: Method, path: &str, bearer: &str, body: Value| {
+        let request = world.http.request(method, format!("http://{}{path}", relay.address()));
+        world.send(request.bearer_auth(bearer).json(&body)).await
+    };
+    let app = call(Method::POST, "/v1/apps", OPERATOR_KEY, json!({"name": "shop"})).await.expect(201);
+    let keys = format!("/v1/apps/{}/keys", app["id"].as_str().unwrap());
+    let key = call(Method::POST, &keys, OPERATOR_KEY, json!({"name": "k", "scopes": ["admin"]})).await.expect(201);
+    let put = async |token_uri: &str| {
+        let file = with(world.sim.fcm_credential(), "token_uri", token_uri);
+        call(Method::PUT, "/v1/credentials/fcm", key["secret"].as_str().unwrap(), file).await
+    };
+    for elsewhere in
+        ["https://example.com/token", "http://oauth2.googleapis.com/token", "https://oauth2.googleapis.com/"]
+    {
+        assert_eq!(put(elsewhere).await.pointers(422), ["/token_uri"], "{elsewhere}");
+    }
+    put("https://oauth2.googleapis.com/token").await.expect(201);
+    relay.stop().await;
 }

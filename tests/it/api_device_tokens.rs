@@ -10,7 +10,7 @@ const MINUTE: Duration = Duration::from_secs(60);
 const DAY: Duration = Duration::from_secs(86_400);
 
 async fn knows(phone: &Phone<'_>) -> bool {
-    match phone.get("/v1/devices/me").await.status {
+    match phone.get("/v1/sync?peek=true").await.status {
         200 => true,
         401 => false,
         other => panic!("{other}"),

@@ -39,7 +39,7 @@ async fn the_push_token_is_never_returned() {
     let world = World::start().await;
     let phone = world.phone("pixel").user("17").registers().await;
     let shown = [phone.registered.clone(), phone.seen().await, world.get("/v1/devices").await.expect(200)];
-    let me = phone.get("/v1/devices/me").await.expect(200);
+    let me = phone.call(Method::PATCH, "/v1/devices/me", json!({})).await.expect(200);
     let patched = phone.call(Method::PATCH, "/v1/devices/me", json!({"token": "a-new-token"})).await.expect(200);
     assert_ne!(patched["token_fingerprint"], me["token_fingerprint"]);
     for answer in shown.iter().chain([&me, &patched]) {

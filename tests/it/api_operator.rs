@@ -136,9 +136,12 @@ async fn each_caller_has_its_own_routes() {
     }
     let event = json!({"feed": "order:42", "type": "t"});
     assert_eq!(phone.call(Method::POST, "/v1/events", event).await.problem(403), "forbidden");
-    for path in ["/v1/sync", "/v1/devices/me", "/v1/sync/snapshot"] {
+    for path in ["/v1/sync", "/v1/sync/snapshot"] {
         assert_eq!(world.get(path).await.problem(403), "forbidden", "{path}");
     }
+    assert_eq!(world.patch("/v1/devices/me", json!({})).await.problem(403), "forbidden");
+    assert_eq!(world.delete("/v1/devices/me").await.problem(403), "forbidden");
+    assert_eq!(phone.get("/v1/devices/me").await.problem(403), "forbidden");
     assert_eq!(world.operator(Method::GET, "/v1/devices", None).await.problem(403), "forbidden");
 }
 

@@ -211,6 +211,19 @@ async fn a_cursor_from_a_lost_future_is_told_so() {
 }
 
 #[tokio::test]
+async fn a_restart_changes_nothing_for_a_phone() {
+    let world = World::start().await;
+    let phone = world.phone("pixel").follows(&["order:42"]).await;
+    let (token, cursor) = (phone.device_token.clone(), phone.cursor());
+    let event = world.publish("order:42").await;
+    let world = world.restart().await;
+    world.settle().await;
+    assert_eq!(world.outcomes().await, ["accepted"], "it is woken for what was accepted before");
+    let page = world.call(Method::GET, &format!("/v1/sync?after={cursor}"), &token, None).await.expect(200);
+    assert_eq!(page["events"][0]["id"], event["id"]);
+}
+
+#[tokio::test]
 async fn coming_back_acknowledges_and_nothing_goes_backwards() {
     let world = World::start().await;
     let phone = world.phone("pixel").follows(&["order:42"]).await;

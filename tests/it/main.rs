@@ -18,6 +18,7 @@ mod api_feeds;
 mod api_follows;
 mod api_idempotency;
 mod api_operator;
+mod api_service;
 mod api_sync;
 mod api_validation;
 mod config;
