@@ -164,6 +164,8 @@ pub(super) fn words(news: &News) -> String {
             let read = if read.is_empty() { "nothing new".to_owned() } else { read.join(" ") };
             format!("poll    {cause}, {} ms: {read}, through {through}", took.as_millis())
         }
+        What::Offline => "goes offline".to_owned(),
+        What::Online => "is online again".to_owned(),
         What::TokenDead => "told    that its push token is dead".to_owned(),
         What::RegisteredAgain => "backend has registered it again, with a new push token".to_owned(),
         What::Later { status, pause } => format!("told    to come later: {status}, after {} s", pause.as_secs()),

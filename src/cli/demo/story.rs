@@ -128,7 +128,7 @@ impl Story {
                 self.scene(Look::Good, &format!("{} has registered again with a new push token", news.phone));
             }
             What::Later { .. } | What::Trouble(_) => self.scene(Look::Bad, &crate::cli::sim::words(news)),
-            What::Pushed { .. } => {}
+            What::Pushed { .. } | What::Offline | What::Online => {}
         }
     }
 

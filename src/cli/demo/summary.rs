@@ -72,7 +72,7 @@ pub async fn conclude(
         (
             "pushes",
             format!(
-                "{} calls: {accepted} accepted, of which {lost} were lost; {rejected} refused, {put_off} put off, {repeated} repeated",
+                "{} calls: {accepted} accepted, {lost} of them lost; {rejected} refused, {put_off} put off, {repeated} repeated",
                 attempts.len()
             ),
         ),

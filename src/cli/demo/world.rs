@@ -127,7 +127,7 @@ impl World {
                 vec![format!("curl {url}/v1/apps -H \"Authorization: Bearer $OPERATOR_KEY\"")],
             ),
             (
-                "see what the providers got, and let FCM fail three times:".to_owned(),
+                "see what the providers got, and lose the next three FCM pushes:".to_owned(),
                 vec![
                     format!("curl {control}/pushes"),
                     format!("curl {control}/faults --json '{{\"provider\":\"fcm\",\"count\":3,\"fault\":\"lost\"}}'"),

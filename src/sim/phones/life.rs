@@ -99,18 +99,21 @@ impl Life {
 
     /// Pushes are missed; when the network is back, an app comes and looks.
     async fn be_offline(&mut self, online: &mut watch::Receiver<bool>) {
+        self.tell(What::Offline).await;
         loop {
             tokio::select! {
-                back = online.wait_for(|online| *online) => {
-                    if back.is_ok() {
-                        while self.ear.try_recv().is_ok() {}
-                        (self.cause, self.next_poll) = (Cause::Itself, Instant::now());
+                back = async { online.wait_for(|online| *online).await.is_ok() } => {
+                    if back {
+                        break;
                     }
                     return;
                 }
                 push = self.ear.recv() => if push.is_none() { return },
             }
         }
+        while self.ear.try_recv().is_ok() {}
+        (self.cause, self.next_poll) = (Cause::Itself, Instant::now());
+        self.tell(What::Online).await;
     }
 
     async fn hear(&mut self, push: &Push) {

@@ -6,6 +6,8 @@ mod backend;
 mod life;
 mod reader;
 mod state;
+#[cfg(test)]
+mod tests;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -102,6 +104,10 @@ pub enum What {
         /// How much later.
         pause: Duration,
     },
+    /// It has lost the network.
+    Offline,
+    /// It has the network again.
+    Online,
     /// It could not do what it wanted.
     Trouble(String),
 }
