@@ -1,9 +1,9 @@
 //! Identifiers: TypeIDs, a prefix and a UUIDv7 in Crockford base32 (contract §2).
 
-use std::time::Duration;
+use std::{sync::Mutex, time::Duration};
 
 use type_safe_id::{StaticType, TypeSafeId};
-use uuid::{NoContext, Uuid};
+use uuid::{ContextV7, Uuid};
 
 use super::time::Timestamp;
 
@@ -40,10 +40,13 @@ ids! {
     AttemptId = Attempt "att";
 }
 
+/// Keeps ids of one millisecond in the order they were made (RFC 9562 §6.2).
+static ORDER: Mutex<ContextV7> = Mutex::new(ContextV7::new());
+
 /// A fresh id whose UUIDv7 carries `now`.
 pub fn new<T: StaticType>(now: Timestamp) -> TypeSafeId<T> {
     let since_epoch = Duration::from_millis(u64::try_from(now.as_ms()).unwrap_or(0));
-    let instant = uuid::Timestamp::from_unix(NoContext, since_epoch.as_secs(), since_epoch.subsec_nanos());
+    let instant = uuid::Timestamp::from_unix(&ORDER, since_epoch.as_secs(), since_epoch.subsec_nanos());
     TypeSafeId::from_uuid(Uuid::new_v7(instant))
 }
 
@@ -55,7 +58,8 @@ mod tests {
     fn ids_carry_their_prefix_and_sort_by_time() {
         let early: DeviceId = new(Timestamp::from_ms(1_700_000_000_000));
         let late: DeviceId = new(Timestamp::from_ms(1_700_000_000_001));
-        assert!(early.to_string() < late.to_string());
+        let later: DeviceId = new(Timestamp::from_ms(1_700_000_000_001));
+        assert!(early.to_string() < late.to_string() && late.to_string() < later.to_string());
         assert!(early.to_string().starts_with("dev_"));
         assert_eq!(early.to_string().parse::<DeviceId>().unwrap(), early);
         assert!(early.to_string().parse::<AppId>().is_err());

@@ -201,7 +201,7 @@ async fn without_an_override_the_token_endpoint_is_googles() {
     let options = StoreOptions::default();
     let relay = Relay::start(&config, Clock::default(), options, Background::Stepped).await.unwrap();
     let call = async |method: Method, path: &str, bearer: &str, body: Value| {
-        let request = world.http.request(method, format!("http://{}{path}", relay.address()));
+        let request = world.http.request(method, format!("http://{}{path}", relay.address().unwrap()));
         world.send(request.bearer_auth(bearer).json(&body)).await
     };
     let app = call(Method::POST, "/v1/apps", OPERATOR_KEY, json!({"name": "shop"})).await.expect(201);

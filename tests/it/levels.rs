@@ -18,6 +18,11 @@ fn answer(status: u16, reason: &str, retry_after: Option<&str>) -> Fault {
     Fault::new(FaultKind::Status { status, reason: Some(reason.to_owned()), retry_after })
 }
 
+/// The answer to what we should not have sent: no word about the token.
+fn refusal() -> Fault {
+    Fault::new(FaultKind::Status { status: 400, reason: None, retry_after: None })
+}
+
 /// The titles of the alerts that have arrived, oldest first.
 fn titles(phone: &Phone<'_>) -> Vec<String> {
     let pushes = phone.pushes();
@@ -38,7 +43,7 @@ async fn unfollow(world: &World, phone: &Phone<'_>, feed: &str) {
 async fn an_alert_that_is_refused_is_given_up_once_and_the_next_one_goes() {
     let world = World::start().await;
     let phone = world.phone("pixel").follows(&["order:1", "order:2"]).await;
-    world.sim.fcm().answer(answer(400, "INVALID_ARGUMENT", None).to_token(&phone.token).times(1));
+    world.sim.fcm().answer(refusal().to_token(&phone.token).times(1));
     world.alert("order:1", "refused").await;
     world.alert("order:2", "taken").await;
     world.settle().await;
@@ -50,7 +55,7 @@ async fn an_alert_that_is_refused_is_given_up_once_and_the_next_one_goes() {
 async fn a_provider_that_refuses_everything_is_not_asked_without_end() {
     let world = World::start().await;
     let phone = world.phone("pixel").follows(&["order:1", "order:2"]).await;
-    world.sim.fcm().answer(answer(400, "INVALID_ARGUMENT", None));
+    world.sim.fcm().answer(refusal());
     world.alert("order:1", "one").await;
     world.alert("order:2", "two").await;
     world.publish("order:1").await;

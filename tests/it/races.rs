@@ -156,7 +156,7 @@ async fn a_late_verdict_about_an_old_token_spares_the_new_one() {
     let phone = world.phone("pixel").follows(&["order:42"]).await;
     world.publish("order:42").await;
     let claimed = world.relay.store().claim_due(10).await.unwrap();
-    let renewed = world.phone("pixel").with("token", "a-new-token").registers().await;
+    let renewed = world.phone("pixel").with("token", "a-new-token").follows(&["order:42"]).await;
     assert_eq!(renewed.id, phone.id);
     for call in claimed.calls {
         let reply = Reply { meaning: Meaning::Unregistered { since: None }, ..accepted() };
