@@ -6,13 +6,13 @@ use axum::{
     http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header},
     response::{IntoResponse, Response},
 };
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::{
     Api,
     auth::Caller,
-    extract::{self, Path, Raw, header},
+    extract::{self, Json, Path, Raw, header},
     problem::{self, Problem, Result},
 };
 use crate::{
@@ -20,10 +20,10 @@ use crate::{
         Invalid,
         event::{Event, EventDraft, NewEvent, Op, WakeClass, WakeSpec},
         feed::{FeedName, Position},
-        id::{self, EventId},
+        id::{self, DeviceId, EventId},
         key::Scope,
         limits,
-        push::Trigger,
+        push::{Class, Trigger},
         time::Timestamp,
     },
     secret,
@@ -62,6 +62,30 @@ pub async fn accept(
         Accepted::NoApp => return Err(Problem::not_found("app")),
     };
     Ok(answer(&events, many, replayed))
+}
+
+/// `{class}` of a test event.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TestDraft {
+    class: Class,
+}
+
+/// Wakes one device with an event in its own feed, so that a person can see it arrive.
+pub async fn test_device(
+    State(api): State<Api>,
+    caller: Caller,
+    Path(device): Path<DeviceId>,
+    Json(draft): Json<TestDraft>,
+) -> Result<Response> {
+    let app = caller.app(&[Scope::DevicesWrite])?;
+    let device = api.store.device(app, device).await?.ok_or_else(|| Problem::not_found("device"))?;
+    let event = NewEvent::test(device.id, draft.class);
+    let accept = Accept { app, idempotency: None, events: vec![event], traceparent: None };
+    match api.store.accept(accept).await? {
+        Accepted::New(events) => Ok(answer(&events, false, false)),
+        _ => Err(Problem::not_found("app")),
+    }
 }
 
 pub async fn show(State(api): State<Api>, caller: Caller, Path(event): Path<EventId>) -> Result<Response> {

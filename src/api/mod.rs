@@ -116,6 +116,7 @@ impl Api {
             .route("/v1/devices", post(devices::register).get(devices::list))
             .route("/v1/devices/me", get(devices::show_none).patch(devices::update_me).delete(devices::remove_me))
             .route("/v1/devices/{device}", get(devices::show).patch(devices::update).delete(devices::remove))
+            .route("/v1/devices/{device}/test", post(events::test_device))
             .route("/v1/devices/{device}/feeds/{feed}", put(devices::follow).delete(devices::unfollow))
             .route("/v1/events", post(events::accept))
             .route("/v1/events/{event}", get(events::show))

@@ -6,11 +6,14 @@ use serde_json::value::RawValue;
 use super::{
     Invalid, check_text,
     feed::{FeedKind, FeedName, Position},
-    id::EventId,
+    id::{DeviceId, EventId},
     limits,
     push::Class,
     time::Timestamp,
 };
+
+/// Somebody is watching: a test that arrives later than this is of no use, in seconds.
+const TEST_TTL_S: u32 = 300;
 
 /// What an event does to its key's state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -88,6 +91,25 @@ pub enum InterruptionLevel {
 }
 
 impl Alert {
+    fn titled(title: &str, body: &str) -> Self {
+        Self {
+            title: Some(title.to_owned()),
+            subtitle: None,
+            body: Some(body.to_owned()),
+            title_loc_key: None,
+            title_loc_args: None,
+            loc_key: None,
+            loc_args: None,
+            sound: default_sound(),
+            badge: None,
+            category: None,
+            thread_id: None,
+            interruption_level: None,
+            channel_id: None,
+            cancel_on: CancelOn::Fetch,
+        }
+    }
+
     fn check(&self, errors: &mut Vec<Invalid>) {
         let shows_text = [&self.title, &self.body, &self.title_loc_key, &self.loc_key].into_iter().any(Option::is_some);
         if !shows_text {
@@ -180,6 +202,26 @@ pub struct NewEvent {
     pub occurred_at: Option<Timestamp>,
     /// The wake it asks for.
     pub wake: WakeSpec,
+}
+
+impl NewEvent {
+    /// An event in a device's own feed that only shows that it arrives.
+    pub fn test(device: DeviceId, class: Class) -> Self {
+        let (class, alert) = match class {
+            Class::Background => (WakeClass::Background, None),
+            Class::Alert => (WakeClass::Alert, Some(Alert::titled("Test", "Your pushes arrive."))),
+        };
+        Self {
+            feed: FeedName::of_device(device),
+            kind: "reveille.test".to_owned(),
+            key: None,
+            op: None,
+            href: None,
+            data: None,
+            occurred_at: None,
+            wake: WakeSpec { class, ttl_s: TEST_TTL_S, alert },
+        }
+    }
 }
 
 impl EventDraft {

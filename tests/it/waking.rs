@@ -176,3 +176,22 @@ async fn waiting_alerts_go_one_per_feed_newest_text_first_come() {
         .collect();
     assert_eq!(titles, ["paid", "on its way"]);
 }
+
+#[tokio::test]
+async fn a_device_can_be_tested_in_either_class() {
+    let world = World::start().await;
+    let phone = world.phone("iphone").ios().registers().await;
+    let path = format!("/v1/devices/{}/test", phone.id);
+    for class in ["background", "alert"] {
+        let answer = world.post(&path, json!({"class": class})).await;
+        assert!(answer.header("location").unwrap().starts_with("/v1/events/evt_"));
+        let event = answer.expect(202);
+        assert_eq!([&event["type"], &event["feed"]], ["reveille.test", &format!("device:{}", phone.id)]);
+        world.settle().await;
+    }
+    assert_eq!(phone.received(), 2);
+    assert_eq!(phone.sync().await.events().len(), 2);
+    assert_eq!(world.post(&path, json!({"class": "none"})).await.problem(422), "invalid");
+    let foreign = "/v1/devices/dev_01h455vb4pex5vsknk084sn02q/test";
+    assert_eq!(world.post(foreign, json!({"class": "alert"})).await.problem(404), "not-found");
+}
