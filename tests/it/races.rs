@@ -7,7 +7,7 @@ use reveille::{
         feed::Position,
         push::{Meaning, Reply},
     },
-    store::{Finished, PageEntry, PageRequest, Paged, StoreOptions},
+    store::{FanOut, Finished, PageEntry, PageRequest, Paged, StoreOptions},
 };
 use serde_json::json;
 
@@ -149,6 +149,31 @@ async fn a_late_worker_cannot_overwrite() {
     assert_eq!(phone.received(), 1);
 }
 
+/// The same while the next try is under way: a late answer that asks for a repetition does not take the wake from its new owner.
+#[tokio::test]
+async fn a_late_answer_does_not_take_the_wake_from_its_new_owner() {
+    let world = World::start().await;
+    world.phone("pixel").follows(&["order:42"]).await;
+    world.publish("order:42").await;
+    let store = world.relay.store();
+    let late = store.claim_due(10).await.unwrap().calls;
+    world.clock.advance(Duration::from_secs(46));
+    let owner = store.claim_due(10).await.unwrap().calls;
+    assert_eq!([late.len(), owner.len()], [1, 1]);
+    let finish = async |calls: Vec<reveille::store::Call>, meaning| {
+        for call in calls {
+            let reply = Reply { meaning, ..accepted() };
+            store.finish(Finished { call, duration: Duration::ZERO, reply }).await.unwrap();
+        }
+    };
+    finish(late, Meaning::Unavailable).await;
+    world.clock.advance(Duration::from_secs(30));
+    assert!(store.claim_due(10).await.unwrap().calls.is_empty(), "the wake is its owner's until the lease ends");
+    finish(owner, Meaning::Accepted).await;
+    world.later(Duration::from_secs(600)).await;
+    assert_eq!(world.outcomes().await, ["unavailable", "accepted"]);
+}
+
 /// An answer about a token that has been replaced meanwhile says nothing about the new one.
 #[tokio::test]
 async fn a_late_verdict_about_an_old_token_spares_the_new_one() {
@@ -212,6 +237,8 @@ async fn a_fan_out_goes_in_chunks_and_meets_what_happens_meanwhile() {
     let late = world.phone("late").follows(&["news"]).await;
     store.fan_out().await.unwrap();
     assert_eq!(due(&world).await, 2 * CHUNK as usize);
+    while store.fan_out().await.unwrap() == FanOut::Chunk {}
+    assert_eq!(due(&world).await, 16, "neither who has polled, nor who has left, nor who has come since");
 
     world.settle().await;
     for (index, phone) in phones.iter().enumerate() {
