@@ -18,12 +18,12 @@ use super::{
 use crate::{
     domain::{
         Invalid,
-        event::{Event, EventDraft, NewEvent, Op, WakeClass, WakeSpec},
+        event::{Class, Event, EventDraft, NewEvent, Op, WakeClass, WakeSpec},
         feed::{FeedName, Position},
         id::{self, DeviceId, EventId},
         key::Scope,
         limits,
-        push::{Class, Trigger},
+        push::Trigger,
         time::Timestamp,
     },
     secret,

@@ -8,7 +8,6 @@ use super::{
     feed::{FeedKind, FeedName, Position},
     id::{DeviceId, EventId},
     limits,
-    push::Class,
     time::Timestamp,
 };
 
@@ -114,6 +113,26 @@ impl Alert {
         let shows_text = [&self.title, &self.body, &self.title_loc_key, &self.loc_key].into_iter().any(Option::is_some);
         if !shows_text {
             errors.push(Invalid::new("/wake/alert", "needs a title, body, title_loc_key or loc_key"));
+        }
+    }
+}
+
+/// Of a wake: how loudly it wakes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Class {
+    /// Visible text.
+    Alert,
+    /// Silent.
+    Background,
+}
+
+impl Class {
+    /// The word of the contract.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Alert => "alert",
+            Self::Background => "background",
         }
     }
 }

@@ -7,31 +7,11 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     device::{Environment, Platform, TokenKind, Transport},
-    event::Alert,
+    event::{Alert, Class},
     feed::{FeedName, Position},
     id::WakeId,
     time::Timestamp,
 };
-
-/// Of a wake: how loudly it wakes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Class {
-    /// Visible text.
-    Alert,
-    /// Silent.
-    Background,
-}
-
-impl Class {
-    /// The word of the contract.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Alert => "alert",
-            Self::Background => "background",
-        }
-    }
-}
 
 /// One wake's push: carries no state, only "poll, there is something new" (contract §6). Fixed when claimed; retries repeat it.
 #[derive(Debug, Clone)]

@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use super::{
     Result, Store,
+    call::Call,
     db::{Json, Tx, Word, rows},
     history,
     levels::{self, LevelValues},
@@ -14,46 +15,13 @@ use super::{
 use crate::domain::{
     credential::{self, CredentialScope},
     device::{DeviceStatus, Environment, Platform, TokenKind, Transport},
-    event::{CancelOn, WakeSpec},
+    event::{CancelOn, Class, WakeSpec},
     feed::{FeedName, Position},
-    id::{self, AppId, AttemptId, DeviceId, WakeId},
+    id::{self, AppId, DeviceId, WakeId},
     policy::{self, Candidate, CredentialFit, Decision, Followed, Situation},
-    push::{Class, Target, Trigger},
+    push::{Target, Trigger},
     time::Timestamp,
 };
-
-/// A call that is to be made now: its attempt is on record, and it is ours until the lease ends.
-#[derive(Debug, Clone)]
-pub struct Call {
-    /// Whose.
-    pub app: AppId,
-    /// To which device.
-    pub device: DeviceId,
-    /// How loudly.
-    pub class: Class,
-    /// The attempt on record.
-    pub attempt: AttemptId,
-    /// The wake announces what lies above this position.
-    pub after: Position,
-    /// Calls for this wake, this one included.
-    pub tries: u32,
-    /// When the attempt was written.
-    pub started_at: Timestamp,
-    /// Until when the wake is ours.
-    pub lease_ends_at: Timestamp,
-    /// The name of the credential that serves the device.
-    pub credential: String,
-    /// Its version.
-    pub credential_version: i64,
-    /// To whom.
-    pub target: Target,
-    /// What.
-    pub trigger: Trigger,
-    /// The version of the push token it is made with.
-    pub token_version: i64,
-    /// Whether a poll that reaches the head takes it back.
-    pub cancel_on: CancelOn,
-}
 
 #[derive(sqlx::FromRow)]
 struct DueRow {

@@ -6,12 +6,10 @@ use serde::Serialize;
 use super::{
     Result, Store,
     db::{Tx, Word, rows},
-    follows,
-    register::{self, Registered},
 };
 use crate::domain::{
-    device::{DevicePatch, DeviceStatus, Environment, Given, Platform, Registration, TokenKind, Transport},
-    feed::{FeedName, Position},
+    device::{DeviceStatus, Environment, Platform, TokenKind, Transport},
+    feed::Position,
     id::{AppId, DeviceId},
     time::Timestamp,
 };
@@ -152,15 +150,6 @@ pub struct DeviceFilter {
     pub status: Option<DeviceStatus>,
 }
 
-/// What came of changing a device.
-#[derive(Debug)]
-pub enum Patched {
-    /// It is changed.
-    Done(Box<Registered>),
-    /// There is no such device.
-    NoDevice,
-}
-
 impl Store {
     /// One device.
     pub async fn device(&self, app: AppId, id: DeviceId) -> Result<Option<Device>> {
@@ -195,41 +184,6 @@ impl Store {
         Ok(rows.into_iter().map(Device::from).collect())
     }
 
-    /// Changes what `patch` gives; a new push token counts as a registration of it.
-    pub async fn patch_device(
-        &self,
-        app: AppId,
-        id: DeviceId,
-        patch: DevicePatch,
-        feeds: Option<Vec<FeedName>>,
-    ) -> Result<Patched> {
-        let mut tx = self.db().begin().await?;
-        follows::counter(&mut tx, app).await?;
-        let Some(mut device) = find(&mut tx, app, id).await? else {
-            return Ok(Patched::NoDevice);
-        };
-        let registration = Registration {
-            installation_id: device.installation_id.clone(),
-            transport: device.transport,
-            platform: device.platform,
-            token: patch.token,
-            token_kind: patch.token_kind.unwrap_or(device.token_kind),
-            environment: patch.environment.unwrap_or(device.environment),
-            topic: given(patch.topic, device.topic.clone()),
-            user: patch.user,
-            feeds,
-            // Taken out of the device, so that what is null here does not come back from there.
-            app_version: given(patch.app_version, device.app_version.take()),
-            os: given(patch.os, device.os.take()),
-            locale: given(patch.locale, device.locale.take()),
-        };
-        let now = self.inner.clock.now();
-        let registered = register::apply(&mut tx, app, Some(device), registration, now, None).await?;
-        tx.commit().await?;
-        self.ring();
-        Ok(Patched::Done(Box::new(registered)))
-    }
-
     /// Removes a device with its follows, levels and tokens; its attempts stay until their retention ends.
     pub async fn delete_device(&self, app: AppId, id: DeviceId) -> Result<bool> {
         let mut tx = self.db().begin().await?;
@@ -243,14 +197,6 @@ impl Store {
         let deleted = tx.execute("delete from devices where app_id = $1 and id = $2", (Word(app), Word(id))).await?;
         tx.commit().await?;
         Ok(deleted > 0)
-    }
-}
-
-fn given<T>(given: Given<T>, present: Option<T>) -> Option<T> {
-    match given {
-        Given::Absent => present,
-        Given::Null => None,
-        Given::Value(value) => Some(value),
     }
 }
 

@@ -9,10 +9,9 @@ use super::{
     db::{Tx, Word, rows},
 };
 use crate::domain::{
-    event::{CancelOn, Event},
+    event::{CancelOn, Class, Event},
     feed::FeedName,
     id::AppId,
-    push::Class,
     time::Timestamp,
 };
 

@@ -1,35 +1,25 @@
 //! Finish: attempts are completed in batches, and draw their consequences only if the wake is still the caller's.
 
-use std::{collections::HashMap, time::Duration};
+use std::collections::HashMap;
 
 use rand::RngExt;
 use serde::Serialize;
 
 use super::{
     Result, Store,
-    claim::Call,
+    call::{Call, Finished},
     db::{Db, Tx, Word, rows},
     history::{self, Answer},
     levels::{self, LevelValues},
 };
 use crate::domain::{
     device::DeviceStatus,
+    event::Class,
     id::{AppId, DeviceId},
     policy::{self, PROBE_EVERY, Verdict},
-    push::{Class, Meaning, Reply},
+    push::{Meaning, Reply},
     time::Timestamp,
 };
-
-/// A call that has been answered.
-#[derive(Debug, Clone)]
-pub struct Finished {
-    /// The call.
-    pub call: Call,
-    /// How long it took.
-    pub duration: Duration,
-    /// What came back.
-    pub reply: Reply,
-}
 
 /// Whether a finished call leaves its device due at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

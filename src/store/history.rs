@@ -4,15 +4,15 @@ use serde::Serialize;
 
 use super::{
     Result, Store,
-    claim::Call,
+    call::{Call, Finished},
     db::{Tx, Word, rows},
-    finish::Finished,
 };
 use crate::domain::{
     device::Transport,
+    event::Class,
     feed::Position,
     id::{AppId, AttemptId, DeviceId, WakeId},
-    push::{Class, Outcome},
+    push::Outcome,
     time::Timestamp,
 };
 

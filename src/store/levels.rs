@@ -4,14 +4,13 @@ use serde::Serialize;
 
 use super::{
     Result,
-    claim::Call,
+    call::Call,
     db::{Tx, rows},
 };
 use crate::domain::{
-    event::CancelOn,
+    event::{CancelOn, Class},
     feed::FeedName,
     id::{AppId, AttemptId, DeviceId, WakeId},
-    push::Class,
 };
 
 /// A level row as it is to be; the attempt's id is the lease.

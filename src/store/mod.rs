@@ -1,6 +1,7 @@
 //! The store: one method, one transaction, one sentence of business.
 
 mod apps;
+mod call;
 mod claim;
 mod credentials;
 mod db;
@@ -28,15 +29,15 @@ use tokio_util::task::TaskTracker;
 
 pub use self::{
     apps::{App, AppKey, KeyHolder},
-    claim::{Call, Claimed},
+    call::{Call, Finished},
+    claim::Claimed,
     credentials::{CredentialInfo, PutCredential},
-    devices::{Device, DeviceFilter, Patched},
+    devices::{Device, DeviceFilter},
     events::{Accept, Accepted, Idempotency, StoredEvent},
     fanout::FanOut,
-    finish::Finished,
     follows::Follow,
     history::{Attempt, AttemptFilter},
-    register::Registered,
+    register::{Patched, Registered},
     snapshot::{SnapshotItem, SnapshotPage},
     status::{EventCounts, EventState},
     sync::{Feed, FeedPage, Page, PageEntry, PageRequest, Paged},

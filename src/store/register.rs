@@ -10,9 +10,9 @@ use super::{
 };
 use crate::{
     domain::{
-        device::{DeviceStatus, Given, Registration},
+        device::{DevicePatch, DeviceStatus, Given, Registration},
         feed::{FeedKind, FeedName, Position},
-        id::{self, AppId},
+        id::{self, AppId, DeviceId},
         time::Timestamp,
     },
     secret,
@@ -35,6 +35,15 @@ pub struct Registered {
     pub cursor: Position,
 }
 
+/// What came of changing a device.
+#[derive(Debug)]
+pub enum Patched {
+    /// It is changed.
+    Done(Box<Registered>),
+    /// There is no such device.
+    NoDevice,
+}
+
 impl Store {
     /// Registers an installation; `None` if the app is gone.
     pub async fn register(&self, app: AppId, registration: Registration) -> Result<Option<Registered>> {
@@ -51,6 +60,49 @@ impl Store {
         tx.commit().await?;
         self.ring();
         Ok(Some(registered))
+    }
+
+    /// Changes what `patch` gives; a new push token counts as a registration of it.
+    pub async fn patch_device(
+        &self,
+        app: AppId,
+        id: DeviceId,
+        patch: DevicePatch,
+        feeds: Option<Vec<FeedName>>,
+    ) -> Result<Patched> {
+        let mut tx = self.db().begin().await?;
+        follows::counter(&mut tx, app).await?;
+        let Some(mut device) = devices::find(&mut tx, app, id).await? else {
+            return Ok(Patched::NoDevice);
+        };
+        let registration = Registration {
+            installation_id: device.installation_id.clone(),
+            transport: device.transport,
+            platform: device.platform,
+            token: patch.token,
+            token_kind: patch.token_kind.unwrap_or(device.token_kind),
+            environment: patch.environment.unwrap_or(device.environment),
+            topic: given(patch.topic, device.topic.clone()),
+            user: patch.user,
+            feeds,
+            // Taken out of the device, so that what is null here does not come back from there.
+            app_version: given(patch.app_version, device.app_version.take()),
+            os: given(patch.os, device.os.take()),
+            locale: given(patch.locale, device.locale.take()),
+        };
+        let now = self.inner.clock.now();
+        let registered = apply(&mut tx, app, Some(device), registration, now, None).await?;
+        tx.commit().await?;
+        self.ring();
+        Ok(Patched::Done(Box::new(registered)))
+    }
+}
+
+fn given<T>(given: Given<T>, present: Option<T>) -> Option<T> {
+    match given {
+        Given::Absent => present,
+        Given::Null => None,
+        Given::Value(value) => Some(value),
     }
 }
 

@@ -9,9 +9,9 @@ use sha2::{Digest, Sha256};
 
 use crate::domain::{
     device::{Platform, TokenKind, Transport},
-    event::{Alert, InterruptionLevel},
+    event::{Alert, Class, InterruptionLevel},
     limits,
-    push::{Class, Target, Trigger},
+    push::{Target, Trigger},
     time::Timestamp,
 };
 
