@@ -20,17 +20,18 @@ impl<S: Send + Sync> FromRequest<S> for Raw {
     type Rejection = Problem;
 
     async fn from_request(request: Request, _: &S) -> Result<Self> {
-        let too_large = || {
-            let detail = format!("a request body has at most {} bytes", limits::BODY_BYTES);
-            Problem::new(problem::TOO_LARGE, detail).with("limit", limits::BODY_BYTES)
+        let too_large = |actual: Option<usize>| {
+            let more = actual.map_or_else(|| "more".to_owned(), |bytes| bytes.to_string());
+            let detail = format!("a request body has at most {} bytes, this one has {more}", limits::BODY_BYTES);
+            Problem::new(problem::TOO_LARGE, detail).with("limit", limits::BODY_BYTES).with("actual", actual)
         };
         let announced =
             request.headers().get("content-length").and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
         if announced.is_some_and(|length| length > limits::BODY_BYTES) {
-            return Err(too_large());
+            return Err(too_large(announced));
         }
         let body: Body = request.into_body();
-        to_bytes(body, limits::BODY_BYTES).await.map(Self).map_err(|_| too_large())
+        to_bytes(body, limits::BODY_BYTES).await.map(Self).map_err(|_| too_large(None))
     }
 }
 

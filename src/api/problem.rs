@@ -127,7 +127,10 @@ impl From<Vec<Invalid>> for Problem {
     fn from(errors: Vec<Invalid>) -> Self {
         let too_large = errors.iter().any(|error| error.kind == InvalidKind::TooLarge);
         let kind = if too_large { TOO_LARGE } else { INVALID };
-        let detail = errors.iter().map(|error| format!("{} {}", error.pointer, error.detail).trim().to_owned());
+        let detail = errors.iter().map(|error| match error.pointer.as_str() {
+            "" => error.detail.clone(),
+            pointer => format!("{pointer}: {}", error.detail),
+        });
         let detail = detail.collect::<Vec<_>>().join("; ");
         let mut problem = Self::new(kind, detail);
         problem.0.errors = errors;

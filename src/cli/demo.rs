@@ -32,7 +32,7 @@ pub struct DemoArgs {
     #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u16).range(1..=200))]
     phones: u16,
     /// Seeds the order of events and what is lost
-    #[arg(long, value_name = "N", default_value_t = 7)]
+    #[arg(long, value_name = "N", default_value_t = 4)]
     seed: u64,
     /// Leave everything running afterwards, and print requests to try, until Ctrl-C
     #[arg(long)]
@@ -47,6 +47,17 @@ pub struct DemoArgs {
 /// # Errors
 /// When a phone does not have the true state in the end, naming it; or when something could not be set up.
 pub async fn run(args: DemoArgs) -> anyhow::Result<()> {
+    if args.keep {
+        return tell(args).await;
+    }
+    // Asked to stop, it still takes its temporary folder away.
+    tokio::select! {
+        told = tell(args) => told,
+        asked = super::asked_to_stop() => asked.and_then(|()| bail!("interrupted")),
+    }
+}
+
+async fn tell(args: DemoArgs) -> anyhow::Result<()> {
     telemetry::init(&args.log, LogFormat::Text)?;
     let started = Instant::now();
     let deadline = started + DEADLINE;

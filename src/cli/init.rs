@@ -43,7 +43,7 @@ pub fn run(args: InitArgs) -> anyhow::Result<()> {
         args.dir.join(MASTER_KEY_FILE).display()
     );
     println!("Made {}: makes apps and app keys", args.dir.join(OPERATOR_KEY_FILE).display());
-    println!("\nThe operator key, shown this once:\n  {operator_key}");
+    println!("\nThe operator key, which is in that file:\n  {operator_key}");
     println!("\nNext:\n  reveille serve{option}");
     Ok(())
 }

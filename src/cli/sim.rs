@@ -94,6 +94,7 @@ pub async fn run(args: SimArgs) -> anyhow::Result<()> {
     println!(
         "Let something go wrong:    curl {control}/faults --json '{{\"provider\":\"fcm\",\"count\":3,\"fault\":\"lost\"}}'"
     );
+    println!("CA and keys are new at every start: restart the relay, and PUT the credentials again.");
     println!("Ctrl-C ends them.");
     let (news, mut told) = mpsc::channel(NEWS);
     let phones = register(&sim, &args.fleet, &topic, news).await?;

@@ -22,6 +22,8 @@ use crate::{
 const LEAST_LEASE: Duration = Duration::from_secs(20);
 /// Opened credentials that are kept.
 const OPENED: usize = 1_000;
+/// How often the log is told that a credential does not work.
+const COMPLAIN_EVERY: Duration = Duration::from_secs(60);
 /// How often an answer that could not be written is tried again, and the pause between.
 const FINISH_TRIES: u32 = 5;
 const FINISH_PAUSE: Duration = Duration::from_millis(200);
@@ -34,12 +36,14 @@ pub(super) struct Sender {
     /// Less than this, and the call might not end before someone else may repeat it.
     least_lease: Duration,
     opened: Arc<Mutex<HashMap<LaneKey, Arc<Credential>>>>,
+    /// When the log was last told that a credential does not work.
+    complained: Arc<Mutex<HashMap<LaneKey, Instant>>>,
 }
 
 impl Sender {
     pub fn new(store: Store, transports: Transports, clock: Clock, lease: Duration) -> Self {
         let least_lease = LEAST_LEASE.min(lease * 20 / 45);
-        Self { store, transports, clock, least_lease, opened: Arc::default() }
+        Self { store, transports, clock, least_lease, opened: Arc::default(), complained: Arc::default() }
     }
 
     /// Makes a claimed call and finishes it. A call that comes too late is left to the end of its lease.
@@ -64,12 +68,32 @@ impl Sender {
                 no_call(Meaning::CredentialFault, "the credential cannot be opened")
             }
         };
+        if reply.meaning == Meaning::CredentialFault {
+            self.complain(&key, &reply);
+        }
         let outcome = reply.meaning.outcome();
         tracing::debug!(
             app = %call.app, device = %call.device, wake = %call.trigger.wake, tries = call.tries,
             outcome = outcome.as_str(), status = reply.status, reason = reply.reason, "attempt"
         );
         self.finish(Finished { call, duration: began.elapsed(), reply }).await;
+    }
+
+    /// Tells the log that a credential does not work, but not for every push.
+    fn complain(&self, key: &LaneKey, reply: &Reply) {
+        let mut complained = self.complained.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = Instant::now();
+        if complained.get(key).is_some_and(|last| now.duration_since(*last) < COMPLAIN_EVERY) {
+            return;
+        }
+        if complained.len() >= OPENED {
+            complained.clear();
+        }
+        complained.insert(key.clone(), now);
+        tracing::warn!(
+            app = %key.app, transport = %key.transport, credential = key.name, status = reply.status, reason = reply.reason,
+            "the provider does not accept this credential, so none of its pushes goes out"
+        );
     }
 
     async fn finish(&self, finished: Finished) {

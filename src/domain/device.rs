@@ -117,7 +117,7 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Given<T> {
 
 /// `POST /v1/devices` as it comes.
 #[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "an object")]
 pub struct RegistrationDraft {
     installation_id: String,
     transport: Transport,
@@ -217,7 +217,7 @@ impl RegistrationDraft {
 
 /// `PATCH /v1/devices/{id}` and `/v1/devices/me`: what is given replaces what is there.
 #[derive(Debug, Clone, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "an object")]
 pub struct DevicePatch {
     /// The push token.
     pub token: Option<SecretString>,

@@ -37,7 +37,7 @@ pub enum CancelOn {
 
 /// The visible text of an alert (contract §5, Events; Apple: "Generating a remote notification").
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "an object")]
 #[expect(missing_docs, reason = "the names are Apple's and the contract's")]
 pub struct Alert {
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -163,7 +163,7 @@ impl WakeClass {
 
 /// The wake an event asks for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "an object")]
 pub struct WakeSpec {
     /// How loudly.
     #[serde(default)]
@@ -188,7 +188,7 @@ impl Default for WakeSpec {
 
 /// One event of `POST /v1/events` as it comes.
 #[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "an object")]
 pub struct EventDraft {
     feed: String,
     #[serde(rename = "type")]

@@ -10,7 +10,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
-use super::faults::{Fault, Faults};
+use super::faults::{Fault, FaultKind, Faults};
 use super::inbox::{Inbox, Push};
 use super::{Sim, apns::Apns, google::Google};
 
@@ -38,10 +38,12 @@ enum Target {
 }
 
 #[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 struct NewFault {
     provider: Target,
-    #[serde(flatten)]
-    fault: Fault,
+    token: Option<String>,
+    count: Option<usize>,
+    fault: FaultKind,
 }
 
 /// Serves the control API of `sim` on `listener`, until `sim` stops.
@@ -112,8 +114,9 @@ async fn list_faults(State(control): State<Control>) -> Json<Value> {
 }
 
 async fn add_fault(State(control): State<Control>, Json(new): Json<NewFault>) -> (StatusCode, Json<Fault>) {
-    control.faults(new.provider).answer(new.fault.clone());
-    (StatusCode::CREATED, Json(new.fault))
+    let fault = Fault { token: new.token, count: new.count, fault: new.fault };
+    control.faults(new.provider).answer(fault.clone());
+    (StatusCode::CREATED, Json(fault))
 }
 
 async fn clear_faults(State(control): State<Control>) -> StatusCode {

@@ -87,6 +87,9 @@ fn place(app: AppId, transport: Transport, name: &str) -> String {
     format!("credential/{app}/{transport}/{name}")
 }
 
+/// Wakes that one transaction brings forward.
+const HURRIED: i64 = 500;
+
 const SELECT_INFO: &str = "select transport, name, version, scope, fingerprint, created_at, updated_at from credentials
                            where app_id = $1 order by transport, name";
 
@@ -132,6 +135,7 @@ impl Store {
             (app, transport_word, name.to_owned(), version, scope_json, print, sealed, created_at.as_ms(), now.as_ms());
         tx.execute(sql, values).await?;
         tx.commit().await?;
+        self.hurry_waiting(app.0, transport).await?;
         let info = CredentialInfo {
             transport,
             name: name.to_owned(),
@@ -142,6 +146,23 @@ impl Store {
             updated_at: now,
         };
         Ok(PutCredential::Stored { info, created: previous.is_none() })
+    }
+
+    /// Wakes that wait for their repetition need not wait for the old credential's pause: they go with the new one.
+    async fn hurry_waiting(&self, app: AppId, transport: Transport) -> Result<()> {
+        let sql = "update levels set due_at = $3
+                   where app_id = $1 and lease is null and wake_id is not null and due_at > $3 and (device_id, class) in (
+                     select l.device_id, l.class from levels l join devices d on d.app_id = l.app_id and d.id = l.device_id
+                     where l.app_id = $1 and d.transport = $2 and l.lease is null and l.wake_id is not null and l.due_at > $3
+                       and d.status <> 'quarantined' limit $4)";
+        loop {
+            let now = self.inner.clock.now().as_ms();
+            let hurried = self.db().execute(sql, (Word(app), Word(transport), now, HURRIED)).await?;
+            self.ring();
+            if hurried < HURRIED as u64 {
+                return Ok(());
+            }
+        }
     }
 
     /// What may be shown of an app's credentials.

@@ -2,7 +2,9 @@
 //!
 //! Reads go through [`Db`] or a [`Tx`] that is a snapshot, writes through a [`Tx`] that is the only writer.
 
-use std::{str::FromStr, time::Duration};
+use std::{fs::OpenOptions, os::unix::fs::OpenOptionsExt, path::Path, str::FromStr, time::Duration};
+
+use anyhow::Context;
 
 use serde::{Serialize, de::DeserializeOwned};
 use sqlx::{
@@ -33,14 +35,17 @@ pub struct Tx(Transaction<'static, Sqlite>);
 impl Db {
     /// Connects to `sqlite:PATH` and applies the migrations that are pending.
     pub async fn open(url: &str) -> anyhow::Result<Self> {
-        let options = SqliteConnectOptions::from_str(url)?
+        let options = SqliteConnectOptions::from_str(url)?;
+        make_private(options.get_filename()).with_context(|| format!("cannot open the database {url}"))?;
+        let options = options
             .create_if_missing(true)
             .journal_mode(SqliteJournalMode::Wal)
             .synchronous(SqliteSynchronous::Full)
             .foreign_keys(true)
             .busy_timeout(BUSY_TIMEOUT);
-        let writer = SqlitePoolOptions::new().max_connections(1).connect_with(options.clone()).await?;
-        sqlx::migrate!().run(&writer).await?;
+        let writer = SqlitePoolOptions::new().max_connections(1).connect_with(options.clone()).await;
+        let writer = writer.with_context(|| format!("cannot open the database {url}"))?;
+        sqlx::migrate!().run(&writer).await.with_context(|| format!("cannot bring the database {url} up to date"))?;
         let readers = SqlitePoolOptions::new().max_connections(READERS);
         let readers = readers.connect_lazy_with(options.pragma("query_only", "on"));
         Ok(Self { readers, writer })
@@ -78,6 +83,14 @@ impl Db {
     pub async fn close(&self) {
         self.readers.close().await;
         self.writer.close().await;
+    }
+}
+
+/// A new database is for its owner's eyes only: it holds push tokens and event data. SQLite gives its other files the same rights.
+fn make_private(path: &Path) -> std::io::Result<()> {
+    match OpenOptions::new().write(true).create_new(true).mode(0o600).open(path) {
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
+        made => made.map(drop),
     }
 }
 

@@ -167,7 +167,7 @@ async fn claim_node(db: &Db, secrets: &Secrets, clock: &Clock) -> anyhow::Result
     if let Some((epoch, key_check)) = found {
         anyhow::ensure!(
             key_check == secrets.key_check(),
-            "this database was made under another master key: set REVEILLE_MASTER_KEY to the key it was made with"
+            "this database was made under another master key: give it the key it was made with (REVEILLE_MASTER_KEY or REVEILLE_MASTER_KEY_FILE)"
         );
         return Ok(Epoch(epoch));
     }

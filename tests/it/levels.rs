@@ -175,3 +175,17 @@ async fn a_deleted_app_wakes_nobody_and_its_rows_go() {
     }
     pool.close().await;
 }
+
+#[tokio::test]
+async fn a_new_credential_sends_what_the_bad_one_held_up() {
+    let world = World::start().await;
+    let phone = world.phone("iphone").ios().follows(&["f"]).await;
+    world.sim.apns().answer(answer(403, "InvalidProviderToken", None).times(1));
+    world.publish("f").await;
+    world.settle().await;
+    assert_eq!(world.outcomes().await, ["rejected"]);
+    assert_eq!(phone.seen().await["status"], "active", "the device is not to blame");
+    world.put("/v1/credentials/apns", world.sim.apns_credential()).await.expect(200);
+    world.settle().await;
+    assert_eq!(world.outcomes().await, ["rejected", "accepted"]);
+}
