@@ -253,12 +253,39 @@ async fn a_fan_out_goes_in_chunks_and_meets_what_happens_meanwhile() {
     assert_eq!(status["devices"]["suppressed"], 1);
 }
 
+/// A phone that comes to follow during the fan-out is not part of it: the event is older than its follow.
+#[tokio::test]
+async fn a_follow_during_the_fan_out_takes_no_part_in_it() {
+    let world = World::with(StoreOptions { fanout_chunk: 2, ..StoreOptions::default() }).await;
+    for number in 0..4 {
+        world.phone(&format!("phone-{number}")).follows(&["news"]).await;
+    }
+    // Registered before the event and last in the order of the chunks, so that its chunk is still to come.
+    let phone = world.phone("follower").follows(&[]).await;
+    world.alert("news", "older than the follow").await;
+    world.relay.store().fan_out().await.unwrap();
+    world.put(&format!("/v1/devices/{}/feeds/news", phone.id), json!(null)).await.expect(200);
+    while world.relay.store().fan_out().await.unwrap() == FanOut::Chunk {}
+    let alerts = count(&world, "select count(*) from levels where class = 'alert'").await;
+    assert_eq!(alerts, 4, "one for each that followed when it was accepted");
+    world.settle().await;
+    assert!(
+        phone.pushes().iter().all(|push| push.get("title").is_none()),
+        "it is woken to look, and shown no old alert"
+    );
+    assert_eq!(phone.received(), 1);
+}
+
 /// How many devices have a wake due.
 async fn due(world: &World) -> usize {
+    count(world, "select count(*) from levels where due_at is not null").await
+}
+
+/// What a look at the database from outside counts.
+async fn count(world: &World, sql: &'static str) -> usize {
     let path = format!("sqlite:{}", world.database().display());
     let pool = sqlx::SqlitePool::connect(&path).await.unwrap();
-    let (count,): (i64,) =
-        sqlx::query_as("select count(*) from levels where due_at is not null").fetch_one(&pool).await.unwrap();
+    let (count,): (i64,) = sqlx::query_as(sql).fetch_one(&pool).await.unwrap();
     pool.close().await;
     usize::try_from(count).unwrap()
 }
