@@ -15,9 +15,11 @@ use url::Url;
 use crate::telemetry::LogFormat;
 pub use layers::{FILE_NAME, Origin};
 use layers::{Given, Layers, without_password};
+pub use remote::Remote;
 pub use settings::{Flags, SETTINGS, Setting};
 
 mod layers;
+mod remote;
 mod settings;
 
 /// The least lease, in seconds. Call timeout (15 s) and start margin (20 s) shrink with a lease under 45 s, contract §8.
@@ -104,6 +106,13 @@ pub enum ConfigError {
          `openssl rand -base64 32 > master.key` and set REVEILLE_MASTER_KEY_FILE=master.key; keep a copy in a safe place"
     )]
     NoMasterKey,
+    /// A command that asks a relay needs an app key.
+    #[error("there is no app key: set REVEILLE_APP_KEY, or name a file that holds it with --key-file")]
+    NoAppKey,
+    /// The file that should hold an app key cannot be read.
+    #[error("cannot read the app key from {}: {source}", path.display())]
+    #[expect(missing_docs, reason = "the message says it")]
+    NoKeyFile { path: PathBuf, source: std::io::Error },
 }
 
 impl Config {
@@ -112,9 +121,7 @@ impl Config {
     /// # Errors
     /// As [`Config::load`].
     pub fn of_process(flags: &Flags) -> Result<Self, ConfigError> {
-        #[expect(clippy::disallowed_methods, reason = "this is the one place that reads the environment")]
-        let env = |name: &str| std::env::var_os(name).map(|value| value.to_string_lossy().into_owned());
-        Self::load(flags, env, Path::new(""))
+        Self::load(flags, variable, Path::new(""))
     }
 
     /// Resolves all settings. `env` looks a variable up; relative paths count from `folder`, those in the configuration
@@ -157,6 +164,12 @@ impl Config {
     pub fn print(&self) -> String {
         self.lines.concat()
     }
+}
+
+/// A variable of this process' environment.
+#[expect(clippy::disallowed_methods, reason = "this is the one place that reads the environment")]
+fn variable(name: &str) -> Option<String> {
+    std::env::var_os(name).map(|value| value.to_string_lossy().into_owned())
 }
 
 /// Reads settings and keeps the lines that `print` shows.

@@ -53,7 +53,8 @@ pub async fn of_event(
     Ok(extract::list(attempts, limit, |attempt| format!("{}.{}", attempt.device, attempt.id), show))
 }
 
-fn show(attempt: &Attempt) -> Value {
+/// An attempt as contract §7 has it.
+pub(super) fn show(attempt: &Attempt) -> Value {
     json!({
         "id": attempt.id,
         "wake": attempt.wake,

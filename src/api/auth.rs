@@ -25,6 +25,7 @@ use crate::{
     },
     secret,
     store::{Device, KeyHolder},
+    transport::LaneKey,
 };
 
 /// Whose requests are counted before all are forgotten that have calmed down.
@@ -115,15 +116,18 @@ impl Api {
 pub struct Limiters {
     failures: DefaultKeyedRateLimiter<IpAddr>,
     polls: DefaultKeyedRateLimiter<DeviceId>,
+    checks: DefaultKeyedRateLimiter<LaneKey>,
 }
 
 impl Default for Limiters {
     fn default() -> Self {
         let per_minute = |count: u32| Quota::per_minute(NonZeroU32::new(count).unwrap_or(NonZeroU32::MIN));
         let burst = NonZeroU32::new(limits::POLLS_BURST).unwrap_or(NonZeroU32::MIN);
+        let checks = per_minute(limits::CREDENTIAL_CHECKS_PER_MINUTE).allow_burst(NonZeroU32::MIN);
         Self {
             failures: RateLimiter::keyed(per_minute(limits::FAILED_AUTHENTICATIONS_PER_MINUTE)),
             polls: RateLimiter::keyed(per_minute(limits::POLLS_PER_MINUTE).allow_burst(burst)),
+            checks: RateLimiter::keyed(checks),
         }
     }
 }
@@ -153,6 +157,15 @@ impl Limiters {
         }
         let checked = self.polls.check_key(&device);
         checked.map_err(|until| too_many("polls", until.wait_time_from(self.polls.clock().now())))
+    }
+
+    /// Counts a check of a credential; 429 if the last one of this version was only just.
+    pub fn check(&self, credential: &LaneKey) -> Result<()> {
+        if self.checks.len() > COUNTED {
+            self.checks.retain_recent();
+        }
+        let checked = self.checks.check_key(credential);
+        checked.map_err(|until| too_many("checks of this credential", until.wait_time_from(self.checks.clock().now())))
     }
 }
 

@@ -26,7 +26,8 @@ use crate::{
     transport,
 };
 
-const DEFAULT: &str = "default";
+/// The name of a credential whose path gives none.
+pub(super) const DEFAULT: &str = "default";
 
 pub async fn put_default(
     state: State<Api>,
@@ -57,6 +58,7 @@ pub async fn put(
     transport::prove(&credential).map_err(|error| Problem::field("/private_key", error))?;
     match api.store.put_credential(app, &name, &credential, &json).await? {
         PutCredential::Stored { info, created } => {
+            api.transports.renewed(app, transport, &name);
             let status = if created { StatusCode::CREATED } else { StatusCode::OK };
             Ok((status, Body(show_info(&info))).into_response())
         }
@@ -106,7 +108,8 @@ pub async fn remove(
     Ok(StatusCode::NO_CONTENT)
 }
 
-async fn known(api: &Api, app: AppId, transport: Transport, name: &str) -> Result<CredentialInfo> {
+/// What may be shown of a stored credential, or 404.
+pub(super) async fn known(api: &Api, app: AppId, transport: Transport, name: &str) -> Result<CredentialInfo> {
     let all = api.store.credentials(app).await?;
     let found = all.into_iter().find(|info| info.transport == transport && info.name == name);
     found.ok_or_else(|| Problem::not_found("credential"))

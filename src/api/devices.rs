@@ -1,5 +1,7 @@
 //! Devices: registration by the backend, what the phone may do itself, and follows.
 
+use std::sync::Arc;
+
 use axum::{
     Json as Body,
     extract::State,
@@ -23,7 +25,7 @@ use crate::{
         feed::{FeedName, Position},
         id::{AppId, DeviceId},
         key::Scope,
-        limits,
+        limits, record,
         settings::Settings,
     },
     secret,
@@ -43,7 +45,7 @@ pub async fn register(
     body["poll"] = json!({
         "url": Api::poll_url(&api.public_url),
         "cursor": api.sync_cursor(&registered.device, registered.cursor),
-        "after_s": poll_after_s(&settings, &registered.device),
+        "after_s": api.poll_after_s(&settings, &registered.device, registered.device.missed),
         "reset": registered.reset,
     });
     if let Some(secret) = &registered.secret {
@@ -56,6 +58,7 @@ pub async fn register(
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DevicesQuery {
+    installation_id: Option<String>,
     user: Option<String>,
     feed: Option<String>,
     status: Option<DeviceStatus>,
@@ -66,7 +69,8 @@ pub struct DevicesQuery {
 pub async fn list(State(api): State<Api>, caller: Caller, Query(query): Query<DevicesQuery>) -> Result<Body<Value>> {
     let app = caller.app(&[Scope::DevicesRead])?;
     let limit = extract::limit(query.limit, extract::LIST_DEFAULT)?;
-    let filter = DeviceFilter { user: query.user, feed: query.feed, status: query.status };
+    let DevicesQuery { installation_id, user, feed, status, .. } = query;
+    let filter = DeviceFilter { installation_id, user, feed, status };
     let devices = api.store.devices(app, filter, &query.cursor.unwrap_or_default(), limit).await?;
     let mut shown = Vec::with_capacity(devices.len());
     for device in devices {
@@ -171,14 +175,19 @@ impl Api {
     }
 
     /// The settings of an app, or 404.
-    pub async fn settings(&self, app: AppId) -> Result<Settings> {
-        Ok(self.store.app(app).await?.ok_or_else(|| Problem::not_found("app"))?.settings)
+    pub async fn settings(&self, app: AppId) -> Result<Arc<Settings>> {
+        self.store.settings(app).await?.ok_or_else(|| Problem::not_found("app"))
     }
 
     /// A cursor for a device's sync.
     pub fn sync_cursor(&self, device: &Device, position: Position) -> String {
         let id = device.id.to_string();
         cursor::seal(&self.secrets, &CursorScope::Sync { device: &id }, self.store.epoch(), position)
+    }
+
+    /// In how many seconds a device is to poll by itself, having missed so many heads in a row.
+    pub fn poll_after_s(&self, settings: &Settings, device: &Device, missed: u32) -> u32 {
+        record::poll_after_s(settings.poll_after_s, device.status, missed, self.store.load())
     }
 
     fn show_device(&self, device: &Device, feeds: &[FeedName]) -> Value {
@@ -208,13 +217,5 @@ impl Api {
             shown["for"] = self.secrets.user_tag(&device.app.to_string(), user).into();
         }
         shown
-    }
-}
-
-/// When a device is to poll by itself: soon if its pushes may not arrive.
-pub fn poll_after_s(settings: &Settings, device: &Device) -> u32 {
-    match device.status {
-        DeviceStatus::Active => settings.poll_after_s.healthy,
-        DeviceStatus::Quarantined | DeviceStatus::Stale | DeviceStatus::Gone => settings.poll_after_s.doubtful,
     }
 }

@@ -127,7 +127,12 @@ pub const LIST_DEFAULT: usize = 100;
 impl ListQuery {
     /// Where the page begins, and how many it has.
     pub fn page(self) -> Result<(String, usize)> {
-        Ok((self.cursor.unwrap_or_default(), limit(self.limit, LIST_DEFAULT)?))
+        self.page_of(LIST_DEFAULT)
+    }
+
+    /// As [`Self::page`], with another size where the query does not say.
+    pub fn page_of(self, default: usize) -> Result<(String, usize)> {
+        Ok((self.cursor.unwrap_or_default(), limit(self.limit, default)?))
     }
 }
 

@@ -16,7 +16,10 @@ use super::{
     extract::Path,
     problem::{self, Problem, Result},
 };
-use crate::domain::{limits as table, time::Timestamp};
+use crate::{
+    domain::{limits as table, time::Timestamp},
+    transport::RestingCredential,
+};
 
 /// A dispatcher that has not looked for this long is not ready.
 const LONGEST_SILENCE: Duration = Duration::from_secs(10);
@@ -62,8 +65,17 @@ impl Api {
                 None => "not in this process".into(),
                 Some(beat) => json!({"last_looked_at": beat, "ok": dispatcher}),
             };
+            body["credentials"] = self.transports.all_breakers().iter().map(show_breaker).collect();
         }
         let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
         (status, Body(body)).into_response()
     }
+}
+
+/// A credential whose breaker is not closed. Its trouble is its provider's or its app's, so it says nothing about readiness.
+pub fn show_breaker(resting: &RestingCredential) -> Value {
+    json!({
+        "app": resting.app, "transport": resting.transport, "name": resting.name,
+        "breaker": resting.stage.as_str(), "until": resting.stage.until(),
+    })
 }

@@ -3,14 +3,19 @@
 mod apps;
 mod attempts;
 mod auth;
+mod brakes;
+mod credential_check;
 mod credentials;
 mod devices;
 mod events;
 mod extract;
 mod health;
+mod operations;
 mod problem;
 mod snapshots;
+mod stats;
 mod sync;
+mod timeline;
 
 use std::{
     any::Any,
@@ -20,6 +25,7 @@ use std::{
 use axum::{
     Router,
     body::Body,
+    extract::MatchedPath,
     http::{HeaderName, HeaderValue, Request},
     response::{IntoResponse, Response},
     routing::{delete, get, post, put},
@@ -111,17 +117,28 @@ impl Api {
             )
             .route(
                 "/v1/credentials/{transport}/{name}",
-                put(credentials::put).get(credentials::show).delete(credentials::remove),
+                put(credentials::put)
+                    .get(credentials::show)
+                    .delete(credentials::remove)
+                    .post(credential_check::check_default),
             )
+            .route("/v1/credentials/{transport}/{name}/check", post(credential_check::check))
+            .route("/v1/brakes", get(brakes::list))
+            .route("/v1/brakes/{transport}/{environment}/release", post(brakes::release))
             .route("/v1/devices", post(devices::register).get(devices::list))
             .route("/v1/devices/me", get(devices::show_none).patch(devices::update_me).delete(devices::remove_me))
             .route("/v1/devices/{device}", get(devices::show).patch(devices::update).delete(devices::remove))
+            .route("/v1/devices/{device}/timeline", get(timeline::show))
             .route("/v1/devices/{device}/test", post(events::test_device))
             .route("/v1/devices/{device}/feeds/{feed}", put(devices::follow).delete(devices::unfollow))
+            .route("/v1/users/{user}", delete(operations::erase_user))
+            .route("/v1/feeds/{feed}", delete(operations::erase_feed))
+            .route("/v1/operations/{operation}", get(operations::show))
             .route("/v1/events", post(events::accept))
             .route("/v1/events/{event}", get(events::show))
             .route("/v1/events/{event}/attempts", get(attempts::of_event))
-            .route("/v1/attempts", get(attempts::list));
+            .route("/v1/attempts", get(attempts::list))
+            .route("/v1/stats", get(stats::show));
         let polling = Router::new()
             .route("/v1/sync", get(sync::sync))
             .route("/v1/sync/ack", post(sync::ack))
@@ -178,10 +195,11 @@ async fn drop_odd_request_id(mut request: Request<Body>) -> Request<Body> {
     request
 }
 
-/// The span names the path without its query, which may hold cursors.
+/// The span names the route, not the path: that may hold a user's name, and its query a cursor.
 fn span(request: &Request<Body>) -> tracing::Span {
     let id = request.headers().get(REQUEST_ID).and_then(|id| id.to_str().ok()).unwrap_or_default();
-    tracing::info_span!("request", method = %request.method(), path = request.uri().path(), id)
+    let route = request.extensions().get::<MatchedPath>().map_or("none", MatchedPath::as_str);
+    tracing::info_span!("request", method = %request.method(), route, id)
 }
 
 fn panicked(_: Box<dyn Any + Send>) -> Response {

@@ -11,7 +11,6 @@ use serde::{Deserialize, Serialize};
 use super::{
     Api,
     auth::Caller,
-    devices::poll_after_s,
     events::EventView,
     extract::{self, Json, Path, Query, header},
     problem::{self, Kind, Problem, Result},
@@ -34,11 +33,16 @@ use crate::{
 pub struct SyncQuery {
     after: Option<String>,
     limit: Option<usize>,
-    /// Which push caused this poll.
-    #[expect(dead_code, reason = "counted by the loop that is closed next")]
+    /// Which push caused this poll; what is no wake of this device is ignored.
     wake: Option<String>,
     #[serde(default)]
     peek: bool,
+}
+
+impl SyncQuery {
+    fn wake(&self) -> Option<WakeId> {
+        self.wake.as_ref().and_then(|wake| wake.parse().ok())
+    }
 }
 
 pub async fn sync(
@@ -60,8 +64,8 @@ pub async fn sync(
     };
     // A look that moves nothing is still a sign of life.
     let (fetched, acked) = if query.peek { Default::default() } else { (page.through, after.unwrap_or_default()) };
-    api.visit(&device, fetched, acked).await?;
-    api.answer(&headers, page, &scope, Some(&device), device.app, (after, limit)).await
+    let missed = api.visit(&device, fetched, acked, query.wake()).await?;
+    api.answer(&headers, page, &scope, Some((&device, missed)), device.app, (after, limit)).await
 }
 
 pub async fn feed(
@@ -89,11 +93,13 @@ pub async fn feed(
         Paged::Expired => return Err(gone(problem::CURSOR_EXPIRED, &snapshot)),
         Paged::Ahead => return Err(gone(problem::CURSOR_AHEAD, &snapshot)),
     };
+    let mut reader = None;
     if let Some(device) = device.as_deref() {
         let fetched = found.fetched.filter(|_| !query.peek);
-        api.visit(device, fetched.unwrap_or_default(), Position(0)).await?;
+        let missed = api.visit(device, fetched.unwrap_or_default(), Position(0), query.wake()).await?;
+        reader = Some((device, missed));
     }
-    api.answer(&headers, page, &scope, device.as_deref(), app, (after, limit)).await
+    api.answer(&headers, page, &scope, reader, app, (after, limit)).await
 }
 
 #[derive(Deserialize)]
@@ -120,7 +126,7 @@ pub async fn ack(State(api): State<Api>, caller: Caller, Json(ack): Json<Ack>) -
     };
     // An unknown or foreign wake is ignored, as in a poll.
     if let Some(position) = position {
-        api.visit(&device, position, position).await?;
+        api.visit(&device, position, position, ack.wake).await?;
     }
     Ok(StatusCode::NO_CONTENT)
 }
@@ -156,17 +162,17 @@ impl Api {
         })
     }
 
-    /// Records what a poll has done, if it has done anything.
-    async fn visit(&self, device: &Device, fetched: Position, acked: Position) -> Result<()> {
+    /// Records what a poll has done, if it has done anything. Answers how many heads in a row the device has missed.
+    async fn visit(&self, device: &Device, fetched: Position, acked: Position, wake: Option<WakeId>) -> Result<u32> {
         /// A sign of life is worth a write this often.
         const SIGN_EVERY: std::time::Duration = std::time::Duration::from_secs(3600);
         let moves = fetched > device.fetched || acked > device.acked;
         let revives = matches!(device.status, DeviceStatus::Quarantined | DeviceStatus::Stale);
         if moves || revives || self.clock.now().since(device.seen_at) >= SIGN_EVERY {
-            let visit = Visit { app: device.app, device: device.id, fetched: fetched.max(acked), acked };
-            self.store.visit(visit).await?;
+            let visit = Visit { app: device.app, device: device.id, fetched: fetched.max(acked), acked, wake };
+            return Ok(self.store.visit(visit).await?.missed);
         }
-        Ok(())
+        Ok(device.missed)
     }
 
     async fn answer(
@@ -174,12 +180,14 @@ impl Api {
         headers: &HeaderMap,
         page: Page,
         scope: &CursorScope<'_>,
-        device: Option<&Device>,
+        reader: Option<(&Device, u32)>,
         app: AppId,
         (after, limit): (Option<Position>, usize),
     ) -> Result<Response> {
         let settings = self.settings(app).await?;
-        let after_s = device.map_or(settings.poll_after_s.healthy, |device| poll_after_s(&settings, device));
+        let after_s = reader
+            .map_or(settings.poll_after_s.healthy, |(device, missed)| self.poll_after_s(&settings, device, missed));
+        let device = reader.map(|(device, _)| device);
         let epoch = self.store.epoch();
         let reader = device.map(|device| (device.id.to_string(), device.status.as_str()));
         let tag = format!("{} {reader:?} {} {after:?} {limit}", epoch.0, page.state);

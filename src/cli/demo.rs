@@ -3,7 +3,6 @@
 
 mod ledger;
 mod plan;
-mod screen;
 mod shop;
 mod story;
 mod summary;
@@ -15,9 +14,9 @@ use anyhow::{Context as _, bail};
 use tokio::time::Instant;
 
 use self::plan::Plan;
-use self::screen::Screen;
 use self::story::Story;
 use self::world::World;
+use super::screen::{self, Screen};
 use crate::telemetry::{self, LogFormat};
 
 /// Everything must be true by then, or the demo has failed.

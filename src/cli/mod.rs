@@ -3,8 +3,10 @@
 
 mod demo;
 pub mod init;
+mod screen;
 mod serve;
 pub mod sim;
+mod why;
 
 use clap::{Parser, Subcommand};
 
@@ -26,8 +28,10 @@ enum Command {
     Init(init::InitArgs),
     /// Run the relay
     Serve(serve::ServeArgs),
-    /// Run simulators of APNs, FCM and Google's token endpoint, and virtual phones
+    /// Run simulators of APNs, FCM and Google's token endpoint, and virtual phones; or a fleet in virtual time
     Sim(sim::SimArgs),
+    /// Show what happened to a device, and why it did or did not update
+    Why(why::WhyArgs),
 }
 
 /// Reads the command line and does what it says.
@@ -39,6 +43,7 @@ pub fn run() -> anyhow::Result<()> {
         Command::Init(args) => init::run(args),
         Command::Serve(args) => runtime()?.block_on(serve::run(args)),
         Command::Sim(args) => runtime()?.block_on(sim::run(args)),
+        Command::Why(args) => runtime()?.block_on(why::run(args)),
     }
 }
 

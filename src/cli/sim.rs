@@ -1,4 +1,6 @@
-//! `reveille sim`: the provider simulators as a command of their own, and a fleet of virtual phones if wanted.
+//! `reveille sim`: the provider simulators as a command of their own, virtual phones at a running relay, or a fleet in virtual time.
+
+mod fleet;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -13,6 +15,8 @@ use crate::sim::{Provider, Sim, SimConfig};
 
 /// How often each phone of the fleet may go offline or come back.
 const TOSS_EVERY: Duration = Duration::from_secs(10);
+/// Phones that may register at a relay: each is a task with connections of its own.
+const MOST_AT_RELAY: u32 = 1000;
 /// News that phones may be ahead of the terminal.
 const NEWS: usize = 1024;
 
@@ -37,41 +41,49 @@ pub struct SimArgs {
     /// Where CA, credentials and env.sh are written; new ones at every start.
     #[arg(long, default_value = "./sim")]
     pub dir: PathBuf,
-    /// Virtual phones, if wanted.
+    /// Simulate so many phones in virtual time, print the figures and exit; with --relay, let so many (at most 1,000) register there.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub phones: Option<u32>,
+    /// The phones in virtual time.
     #[command(flatten)]
-    pub fleet: FleetArgs,
+    pub fleet: fleet::FleetArgs,
+    /// The phones at a relay.
+    #[command(flatten)]
+    pub at_relay: AtRelayArgs,
 }
 
 /// Virtual phones at a running relay.
 #[derive(Debug, clap::Args)]
-#[command(next_help_heading = "Virtual phones")]
-pub struct FleetArgs {
-    /// How many phones register at the relay; each follows the feeds `fleet:all` and `phone:N`.
-    #[arg(long, value_name = "N", requires_all = ["relay", "app_key"],
-        value_parser = clap::value_parser!(u16).range(1..=1000))]
-    pub phones: Option<u16>,
-    /// The relay, as http://host:port.
-    #[arg(long, value_name = "URL")]
+#[command(next_help_heading = "Virtual phones at a running relay")]
+pub struct AtRelayArgs {
+    /// The relay, as http://host:port; each phone follows the feeds `fleet:all` and `phone:N`.
+    #[arg(long, value_name = "URL", requires_all = ["phones", "app_key"])]
     pub relay: Option<String>,
     /// An app key of the relay with the scope `devices:write`.
-    #[arg(long, value_name = "KEY")]
+    #[arg(long, value_name = "KEY", requires = "relay")]
     pub app_key: Option<SecretString>,
     /// Of a hundred pushes, how many a phone loses.
-    #[arg(long, value_name = "PERCENT", default_value_t = 0, value_parser = clap::value_parser!(u8).range(0..=100))]
+    #[arg(long, value_name = "PERCENT", default_value_t = 0, requires = "relay", value_parser = clap::value_parser!(u8).range(0..=100))]
     pub lose: u8,
     /// Of a hundred phones, how many are offline; every 10 s others.
-    #[arg(long, value_name = "PERCENT", default_value_t = 0, value_parser = clap::value_parser!(u8).range(0..=100))]
+    #[arg(long, value_name = "PERCENT", default_value_t = 0, requires = "relay", value_parser = clap::value_parser!(u8).range(0..=100))]
     pub offline: u8,
     /// How often a phone polls by itself, in seconds; without it when the relay says.
-    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, value_name = "SECONDS", requires = "relay", value_parser = clap::value_parser!(u64).range(1..))]
     pub floor_s: Option<u64>,
 }
 
-/// Serves until Ctrl-C or SIGTERM.
+/// Serves until Ctrl-C or SIGTERM; with phones and no relay, simulates a fleet instead.
 ///
 /// # Errors
-/// When a port is taken or the folder cannot be written.
+/// When a port is taken, or a file or folder cannot be written.
 pub async fn run(args: SimArgs) -> anyhow::Result<()> {
+    if let (Some(phones), None) = (args.phones, &args.at_relay.relay) {
+        return fleet::run(phones, &args.fleet);
+    }
+    if args.phones.is_some_and(|phones| phones > MOST_AT_RELAY) {
+        anyhow::bail!("at most {MOST_AT_RELAY} phones can register at a relay");
+    }
     let topic = args.bundle_ids.first().cloned().unwrap_or_default();
     let config = SimConfig {
         apns_listen: args.apns_listen,
@@ -97,7 +109,7 @@ pub async fn run(args: SimArgs) -> anyhow::Result<()> {
     println!("CA and keys are new at every start: restart the relay, and PUT the credentials again.");
     println!("Ctrl-C ends them.");
     let (news, mut told) = mpsc::channel(NEWS);
-    let phones = register(&sim, &args.fleet, &topic, news).await?;
+    let phones = register(&sim, args.phones, &args.at_relay, &topic, news).await?;
     let stop = super::asked_to_stop();
     tokio::pin!(stop);
     let mut toss = tokio::time::interval(TOSS_EVERY);
@@ -108,15 +120,21 @@ pub async fn run(args: SimArgs) -> anyhow::Result<()> {
                 break;
             }
             Some(news) = told.recv() => println!("{}", words(&news)),
-            _ = toss.tick(), if args.fleet.offline > 0 => toss_offline(&phones, args.fleet.offline),
+            _ = toss.tick(), if args.at_relay.offline > 0 => toss_offline(&phones, args.at_relay.offline),
         }
     }
     sim.stop().await;
     Ok(())
 }
 
-async fn register(sim: &Sim, args: &FleetArgs, topic: &str, news: mpsc::Sender<News>) -> anyhow::Result<Vec<Phone>> {
-    let (Some(phones), Some(relay), Some(app_key)) = (args.phones, &args.relay, &args.app_key) else {
+async fn register(
+    sim: &Sim,
+    phones: Option<u32>,
+    args: &AtRelayArgs,
+    topic: &str,
+    news: mpsc::Sender<News>,
+) -> anyhow::Result<Vec<Phone>> {
+    let (Some(phones), Some(relay), Some(app_key)) = (phones, &args.relay, &args.app_key) else {
         return Ok(Vec::new());
     };
     let backend = Backend::new(relay, app_key.clone())?;

@@ -1,4 +1,4 @@
-//! The janitor's round: what is past its time goes.
+//! The janitor: what is past its time goes, and what has been asked for is erased.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ const ROUND_EVERY: Duration = Duration::from_secs(60);
 /// Between two chunks, so that others get their turn at the writer.
 const BETWEEN_CHUNKS: Duration = Duration::from_millis(20);
 
-/// Takes away what is past its time.
+/// Takes away what is past its time or asked to be erased.
 #[derive(Clone)]
 pub struct Janitor {
     store: Store,
@@ -24,24 +24,49 @@ impl Janitor {
 
     /// One chunk of everything; answers whether there may be more.
     pub async fn step(&self) -> Result<bool> {
-        self.store.tidy().await
+        let erasing = self.store.go_on_erasing().await?;
+        Ok(self.store.tidy().await? || erasing)
     }
 
     /// Rounds until stopped.
     pub async fn run(self, stop: CancellationToken) {
+        tokio::join!(self.tidy(&stop), self.erase(&stop));
+    }
+
+    async fn tidy(&self, stop: &CancellationToken) {
         while !stop.is_cancelled() {
-            let pause = match self.step().await {
-                Ok(true) => BETWEEN_CHUNKS,
-                Ok(false) => ROUND_EVERY,
-                Err(error) => {
-                    tracing::error!(%error, "the janitor could not do its round");
-                    ROUND_EVERY
-                }
-            };
+            let pause = pause_after(self.store.tidy().await);
+            rest(stop, pause).await;
+        }
+    }
+
+    /// Who waits for an erasure need not wait for the next round.
+    async fn erase(&self, stop: &CancellationToken) {
+        while !stop.is_cancelled() {
+            let pause = pause_after(self.store.go_on_erasing().await);
             tokio::select! {
-                () = stop.cancelled() => {}
-                () = tokio::time::sleep(pause) => {}
+                () = rest(stop, pause) => {}
+                () = self.store.erasing() => {}
             }
         }
+    }
+}
+
+/// How long to wait after a chunk, if there may be more or not.
+fn pause_after(chunk: Result<bool>) -> Duration {
+    match chunk {
+        Ok(true) => BETWEEN_CHUNKS,
+        Ok(false) => ROUND_EVERY,
+        Err(error) => {
+            tracing::error!(%error, "the janitor could not do its round");
+            ROUND_EVERY
+        }
+    }
+}
+
+async fn rest(stop: &CancellationToken, pause: Duration) {
+    tokio::select! {
+        () = stop.cancelled() => {}
+        () = tokio::time::sleep(pause) => {}
     }
 }

@@ -1,31 +1,30 @@
-//! Dispatch: the level loop. Each step works off a chunk of fan-out and claims what is due for the calls that are free.
+//! Dispatch: the level loop. Each step works off a chunk of fan-out and claims what is due for the calls that are free, app by app.
 
 mod janitor;
 mod send;
+mod turns;
 
 use std::{
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicI64, Ordering},
     },
     time::Duration,
 };
 
-use tokio::sync::Semaphore;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub use self::janitor::Janitor;
-use self::send::Sender;
+use self::{send::Sender, turns::Turns};
 use crate::{
-    domain::time::{Clock, Timestamp},
-    store::{FanOut, Result, Store},
+    domain::{
+        id::AppId,
+        time::{Clock, Timestamp},
+    },
+    store::{Call, FanOut, Result, Store},
     transport::Transports,
 };
 
-/// Calls to providers that are under way at once.
-const CALLS: usize = 2_000;
-/// Devices that one claim decides about.
-const CLAIM: usize = 256;
 /// How often levels are looked at when nothing rings: another process may have changed them.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 /// How long after a failure of the store it is tried again.
@@ -35,9 +34,12 @@ const AFTER_FAILURE: Duration = Duration::from_secs(1);
 #[derive(Clone)]
 pub struct Dispatcher {
     store: Store,
+    transports: Transports,
     sender: Sender,
     clock: Clock,
-    calls: Arc<Semaphore>,
+    turns: Turns,
+    /// The app whose fan-out had the last turn.
+    fanned_out: Arc<Mutex<Option<AppId>>>,
     tasks: TaskTracker,
     beat: Heartbeat,
 }
@@ -58,7 +60,7 @@ impl Heartbeat {
 pub enum Step {
     /// There may be more to do at once.
     Busy,
-    /// All calls are under way that may be.
+    /// What is due has to wait for calls to end.
     Full,
     /// Nothing to do before this time, if nothing changes.
     Idle(Option<Timestamp>),
@@ -67,9 +69,17 @@ pub enum Step {
 impl Dispatcher {
     /// A dispatcher whose calls are counted by `tasks`; `lease` is what the store gives each call.
     pub fn new(store: Store, transports: Transports, clock: Clock, lease: Duration, tasks: TaskTracker) -> Self {
-        let sender = Sender::new(store.clone(), transports, clock.clone(), lease);
-        let calls = Arc::new(Semaphore::new(CALLS));
-        Self { store, sender, clock, calls, tasks, beat: Heartbeat::default() }
+        let sender = Sender::new(store.clone(), transports.clone(), clock.clone(), lease);
+        Self {
+            store,
+            transports,
+            sender,
+            clock,
+            turns: Turns::default(),
+            fanned_out: Arc::default(),
+            tasks,
+            beat: Heartbeat::default(),
+        }
     }
 
     /// When it last looked.
@@ -79,27 +89,51 @@ impl Dispatcher {
 
     /// One look at what is to be done; calls go on by themselves when it returns.
     pub async fn step(&self) -> Result<Step> {
+        let (step, calls) = self.look().await?;
+        self.start(calls);
+        Ok(step)
+    }
+
+    /// The first half of a step: works off a chunk of fan-out and claims calls, which are to be started.
+    pub async fn look(&self) -> Result<(Step, Vec<Call>)> {
         self.beat.0.store(self.clock.now().as_ms(), Ordering::Relaxed);
-        let fan_out = self.store.fan_out().await?;
-        let free = self.calls.available_permits().min(CLAIM);
-        if free == 0 {
-            return Ok(Step::Full);
+        if let Err(error) = self.store.announce().await {
+            tracing::error!(%error, "an alarm could not be told of");
         }
-        let claimed = self.store.claim_due(free).await?;
-        for call in claimed.calls {
-            let Ok(permit) = Arc::clone(&self.calls).acquire_owned().await else {
-                return Ok(Step::Full);
-            };
+        let last = *self.fanned_out.lock().unwrap_or_else(PoisonError::into_inner);
+        let fan_out = self.store.fan_out(last, self.turns.portion().fan_out).await?;
+        if let FanOut::Chunk(app) = fan_out {
+            *self.fanned_out.lock().unwrap_or_else(PoisonError::into_inner) = Some(app);
+        }
+        let shares = self.turns.shares(self.store.due_apps().await?);
+        let (calls, looked_at) = if shares.apps.is_empty() {
+            (Vec::new(), 0)
+        } else {
+            let claimed = self.store.claim_due(&shares.apps, &mut self.transports.resting()).await?;
+            (claimed.calls, claimed.looked_at)
+        };
+        let step = if fan_out != FanOut::Idle || looked_at >= shares.devices() {
+            Step::Busy
+        } else if shares.some_must_wait {
+            Step::Full
+        } else {
+            Step::Idle(self.store.next_due().await?)
+        };
+        Ok((step, calls))
+    }
+
+    /// The second half of a step: makes the calls.
+    pub fn start(&self, calls: Vec<Call>) {
+        for call in calls {
+            let turn = self.turns.take(call.app);
+            let key = send::lane_key(&call);
+            self.transports.called(&key);
             let sender = self.sender.clone();
             self.tasks.spawn(async move {
-                sender.send(call).await;
-                drop(permit);
+                sender.send(call, key).await;
+                drop(turn);
             });
         }
-        if fan_out == FanOut::Chunk || claimed.looked_at == free {
-            return Ok(Step::Busy);
-        }
-        Ok(Step::Idle(self.store.next_due().await?))
     }
 
     /// Steps until stopped. Calls under way are left to the task tracker.
@@ -110,8 +144,9 @@ impl Dispatcher {
                 Ok(Step::Full) => {
                     tokio::select! {
                         () = stop.cancelled() => {}
-                        _ = self.calls.acquire() => {}
-                        // The heart goes on beating while a provider lets all calls hang.
+                        () = self.turns.freed() => {}
+                        // Others may have news; and the heart goes on beating while a provider lets all calls hang.
+                        () = self.store.changed() => {}
                         () = tokio::time::sleep(LOOK_EVERY) => {}
                     }
                     continue;
@@ -135,7 +170,7 @@ impl Dispatcher {
         loop {
             let step = self.step().await?;
             let idle = matches!(step, Step::Idle(due) if due.is_none_or(|due| due > self.clock.now()));
-            if self.calls.available_permits() == CALLS && idle {
+            if self.calls_under_way() == 0 && idle {
                 return Ok(());
             }
             if step != Step::Busy {
@@ -146,6 +181,6 @@ impl Dispatcher {
 
     /// Calls under way.
     pub fn calls_under_way(&self) -> usize {
-        CALLS - self.calls.available_permits()
+        self.turns.under_way()
     }
 }

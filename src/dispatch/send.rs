@@ -47,18 +47,19 @@ impl Sender {
     }
 
     /// Makes a claimed call and finishes it. A call that comes too late is left to the end of its lease.
-    pub async fn send(&self, call: Call) {
+    pub async fn send(&self, call: Call, key: LaneKey) {
+        let wanted = self.store.still_wanted(&call);
         let now = self.clock.now();
         if now + self.least_lease > call.lease_ends_at {
             tracing::warn!(wake = %call.trigger.wake, "a call waited too long to start; its lease will end");
             return;
         }
-        let key = LaneKey {
-            app: call.app,
-            transport: call.target.transport,
-            name: call.credential.clone(),
-            version: call.credential_version,
-        };
+        if !wanted {
+            if let Err(error) = self.store.withdraw(&call).await {
+                tracing::error!(%error, wake = %call.trigger.wake, "a call could not be taken back; its lease will end");
+            }
+            return;
+        }
         let began = Instant::now();
         let reply = match self.open(&key).await {
             Ok(Some(credential)) => self.transports.send(&key, &credential, &call.target, &call.trigger).await,
@@ -125,6 +126,16 @@ impl Sender {
             kept.insert(key.clone(), Arc::clone(credential));
         }
         Ok(opened)
+    }
+}
+
+/// The credential that a call is made with.
+pub(super) fn lane_key(call: &Call) -> LaneKey {
+    LaneKey {
+        app: call.app,
+        transport: call.target.transport,
+        name: call.credential.clone(),
+        version: call.credential_version,
     }
 }
 

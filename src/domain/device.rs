@@ -1,6 +1,6 @@
 //! A device: an app installation that can be woken, and how it registers.
 
-use std::fmt;
+use std::{fmt, time::Duration};
 
 use secrecy::SecretString;
 use serde::{Deserialize, Deserializer, Serialize};
@@ -10,6 +10,12 @@ use super::{
     feed::{FeedKind, FeedName},
     limits,
 };
+
+/// A device that has been silent for so long is stale (contract §5).
+const STALE_AFTER: Duration = Duration::from_secs(30 * 86_400);
+/// Firebase, Best practices for registration token management: on Android, FCM considers tokens expired after 270 days of inactivity; for
+/// other platforms there is no such rule.
+const EXPIRED_AFTER: Duration = Duration::from_secs(270 * 86_400);
 
 /// The provider that reaches a device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -22,6 +28,9 @@ pub enum Transport {
 }
 
 impl Transport {
+    /// Every provider.
+    pub const ALL: [Self; 2] = [Self::Fcm, Self::Apns];
+
     /// The word of the contract.
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -60,6 +69,16 @@ pub enum Environment {
     Sandbox,
 }
 
+impl Environment {
+    /// The word of the contract.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Production => "production",
+            Self::Sandbox => "sandbox",
+        }
+    }
+}
+
 /// What an FCM target is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -93,6 +112,24 @@ impl DeviceStatus {
             Self::Quarantined => "quarantined",
             Self::Stale => "stale",
             Self::Gone => "gone",
+        }
+    }
+
+    /// What a device becomes that has shown no sign of life for so long, and why; `None` if that changes nothing.
+    pub fn after_silence(
+        self,
+        transport: Transport,
+        platform: Platform,
+        silence: Duration,
+    ) -> Option<(Self, &'static str)> {
+        match (self, transport, platform) {
+            (Self::Gone, ..) => None,
+            (_, Transport::Fcm, Platform::Android) if silence >= EXPIRED_AFTER => Some((
+                Self::Gone,
+                "no sign of life for 270 days: Google drops Android registrations inactive for so long",
+            )),
+            (Self::Active, ..) if silence >= STALE_AFTER => Some((Self::Stale, "no sign of life for 30 days")),
+            (Self::Active | Self::Quarantined | Self::Stale, ..) => None,
         }
     }
 }
@@ -321,5 +358,36 @@ pub fn followable(name: &str) -> Result<FeedName, String> {
     match feed.kind() {
         FeedKind::Plain | FeedKind::Relay => Ok(feed),
         FeedKind::Own => Err(format!("{name:?} follows from registration and cannot be followed or left by request")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn silence_by_table() {
+        use DeviceStatus::{Active, Gone, Quarantined, Stale};
+        use Platform::{Android, Ios, Web};
+        use Transport::{Apns, Fcm};
+        for (transport, platform, status, days, expected) in [
+            (Fcm, Android, Active, 29, None),
+            (Fcm, Android, Active, 30, Some(Stale)),
+            (Apns, Ios, Active, 30, Some(Stale)),
+            (Fcm, Android, Quarantined, 30, None),
+            (Fcm, Android, Stale, 269, None),
+            (Fcm, Android, Active, 270, Some(Gone)),
+            (Fcm, Android, Quarantined, 270, Some(Gone)),
+            (Fcm, Android, Stale, 270, Some(Gone)),
+            (Fcm, Android, Gone, 270, None),
+            (Fcm, Ios, Stale, 270, None),
+            (Fcm, Web, Stale, 270, None),
+            (Apns, Ios, Stale, 3650, None),
+            (Apns, Ios, Gone, 3650, None),
+        ] {
+            let silence = Duration::from_secs(days * 86_400);
+            let becomes = status.after_silence(transport, platform, silence).map(|(status, _)| status);
+            assert_eq!(becomes, expected, "{transport} {platform:?} {status:?} {days} days");
+        }
     }
 }

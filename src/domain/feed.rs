@@ -51,6 +51,11 @@ impl FeedName {
         Self(format!("device:{device}"))
     }
 
+    /// The feed that tells of alarms.
+    pub fn of_alarms() -> Self {
+        Self("reveille:alarms".to_owned())
+    }
+
     /// Who may write and follow it.
     pub fn kind(&self) -> FeedKind {
         match self.0.split_once(':') {
@@ -110,7 +115,8 @@ mod tests {
             assert!(FeedName::parse(bad).is_err(), "{bad}");
         }
         assert_eq!(FeedName::parse("user:1").unwrap().kind(), FeedKind::Own);
-        assert_eq!(FeedName::parse("reveille:alarms").unwrap().kind(), FeedKind::Relay);
+        assert_eq!(FeedName::parse("reveille:alarms"), Ok(FeedName::of_alarms()));
+        assert_eq!(FeedName::of_alarms().kind(), FeedKind::Relay);
         assert_eq!(FeedName::parse("users:1").unwrap().kind(), FeedKind::Plain);
     }
 }

@@ -38,6 +38,10 @@ ids! {
     WakeId = Wake "wake";
     /// One call to a provider.
     AttemptId = Attempt "att";
+    /// A line of a device's timeline.
+    MomentId = Moment "mom";
+    /// Work that goes on after its request.
+    OperationId = Operation "op";
 }
 
 /// Keeps ids of one millisecond in the order they were made (RFC 9562 §6.2).

@@ -40,6 +40,8 @@ pub const POLLS_PER_MINUTE: u32 = 60;
 pub const POLLS_BURST: u32 = 20;
 /// Failed authentications of one address, per minute.
 pub const FAILED_AUTHENTICATIONS_PER_MINUTE: u32 = 10;
+/// Checks of one credential, per minute, one at a time.
+pub const CREDENTIAL_CHECKS_PER_MINUTE: u32 = 12;
 /// Device tokens that stay valid beside the newest one.
 pub const OLDER_DEVICE_TOKENS: usize = 4;
 
@@ -65,4 +67,5 @@ pub const TABLE: &[(&str, u64)] = &[
     ("polls_per_minute", POLLS_PER_MINUTE as u64),
     ("polls_burst", POLLS_BURST as u64),
     ("failed_authentications_per_minute", FAILED_AUTHENTICATIONS_PER_MINUTE as u64),
+    ("credential_checks_per_minute", CREDENTIAL_CHECKS_PER_MINUTE as u64),
 ];

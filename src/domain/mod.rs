@@ -1,5 +1,9 @@
 //! The words of the contract as types, and the rules over them: pure, no I/O.
 
+pub mod alarm;
+pub mod brake;
+pub mod breaker;
+pub mod budget;
 pub mod credential;
 pub mod cursor;
 pub mod device;
@@ -7,12 +11,21 @@ pub mod event;
 pub mod feed;
 pub mod id;
 pub mod key;
+pub mod lag;
 pub mod limits;
+pub mod merge;
+pub mod operation;
 pub mod policy;
 pub mod push;
+pub mod record;
 pub mod retry;
 pub mod settings;
+pub mod stats;
+pub mod tally;
 pub mod time;
+pub mod timeline;
+pub mod verdict;
+pub mod wake_rate;
 
 /// Why a value was refused: a JSON pointer (RFC 6901) into the request and a sentence that names the limit and what was found.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,22 +1,24 @@
-//! The heart: does this device need a wake, when, and why; and what an answer means for it. Pure.
+//! The heart: does this device need a wake, when, and why. One pure function, used by every path.
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use super::{
-    device::{DeviceStatus, Transport},
-    event::CancelOn,
+    budget::Bucket,
+    device::DeviceStatus,
+    event::{CancelOn, Class},
     feed::Position,
-    push::{Meaning, Reply},
-    retry,
+    settings::Budget,
     time::Timestamp,
 };
 
 /// How long a device with doubtful answers is left alone between two probes (contract §5: one probe a day).
 pub const PROBE_EVERY: Duration = Duration::from_secs(86_400);
 
-/// All that is known of one device in one class when a wake comes up for a decision (contract §3).
+/// All that is known of one device in one class when a wake comes up for a decision (contract §§3, 8).
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Situation {
+pub struct Situation<'a> {
     /// Whether the device may be pushed to.
     pub status: DeviceStatus,
     /// Since when.
@@ -31,17 +33,55 @@ pub struct Situation {
     pub feed: Followed,
     /// Whether one of the app's credentials serves this device.
     pub credential: CredentialFit,
+    /// Wakes that were accepted in this class since the device last came.
+    pub unanswered: u32,
+    /// How many of them were re-wakes.
+    pub rewakes: u32,
+    /// What the list of re-wakes counts from: the last of these, or the poll that started the list again.
+    pub rewake_from: Timestamp,
+    /// Seconds from there to the next one (contract §8, `rewake_s`).
+    pub rewake_s: &'a [u32],
+    /// How often the device may be pushed to in the class that the wake goes out in.
+    pub pace: Pace,
+    /// Until when an accepted alert lies at Apple for this device, which a background push would replace (contract §8).
+    pub alert_stored_until: Option<Timestamp>,
+}
+
+/// How often a device may be pushed to in one class, and what has gone before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Pace {
+    /// When a provider last accepted a push of this class.
+    pub pushed_at: Option<Timestamp>,
+    /// Least seconds until the next one.
+    pub gap_s: u32,
+    /// What is left of the budget.
+    pub bucket: Bucket,
+    /// The budget.
+    pub budget: Budget,
 }
 
 /// A wake that may go out; its head and expiry are fixed when it is claimed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Candidate {
+    /// Whether it has been claimed before.
+    pub stage: Stage,
+    /// The class it goes out in.
+    pub class: Class,
     /// Up to where it announces news.
     pub head: Position,
     /// Until when it may be sent or repeated.
     pub expires_at: Timestamp,
     /// Whether a poll that reaches `head` takes it back.
     pub cancel_on: CancelOn,
+}
+
+/// Whether a wake has been claimed before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stage {
+    /// It would be opened now: for news, or again if what it announces has been told.
+    Fresh,
+    /// It is open, and waits for its next try.
+    Open,
 }
 
 /// Whether a device follows what a wake is about.
@@ -58,6 +98,8 @@ pub enum Followed {
 pub enum CredentialFit {
     /// Yes.
     Fits,
+    /// Its breaker is open until then: the provider has been in trouble.
+    Resting(Timestamp),
     /// None does.
     Missing,
 }
@@ -74,103 +116,122 @@ pub enum Decision {
 }
 
 /// Why a wake waits (contract §7).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum DeferReason {
+    /// It is too soon after the previous push.
+    Gap,
+    /// The budget is spent until the next token.
+    Budget,
+    /// The device has been told, and is given time to come.
+    Rewake,
+    /// The provider keeps an alert for the device, which a background push would replace.
+    AlertStored,
     /// The device is quarantined: one probe a day.
     Quarantined,
+    /// The credential's breaker is open.
+    ProviderDown,
+    /// The device is being called on behalf of its other class, and that call is in the way.
+    CallUnderWay,
 }
 
 /// Why no wake goes out (contract §7).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum DropReason {
     /// The device is already there.
     AlreadyFetched,
     /// A provider has already accepted a wake for all of it.
     AlreadyTold,
+    /// It has been told as often as the list says, and never came.
+    Unanswered,
     /// It is too late.
     Expired,
     /// The provider said that the token is dead.
     Gone,
+    /// The device has shown no sign of life for so long that only alerts go out.
+    Stale,
     /// No credential serves the device.
     NoCredential,
     /// The device has left the feed, and what waits there goes with it.
     Unfollowed,
 }
 
+impl DeferReason {
+    /// Whether people want to read of it; to be given time after a push is the ordinary course of things.
+    pub const fn belongs_in_timeline(self) -> bool {
+        !matches!(self, Self::Rewake | Self::CallUnderWay)
+    }
+}
+
+impl DropReason {
+    /// Whether people want to read of it; that a device has been told is in its attempts already.
+    pub const fn belongs_in_timeline(self) -> bool {
+        !matches!(self, Self::AlreadyTold | Self::Unanswered)
+    }
+}
+
 /// Decides about one wake of one device.
-pub fn decide(situation: &Situation, now: Timestamp) -> Decision {
-    let Situation { status, status_at, reached, told, wake, feed, credential } = situation;
-    if *feed == Followed::Left {
-        Decision::Drop(DropReason::Unfollowed)
-    } else if wake.cancel_on == CancelOn::Fetch && *reached >= wake.head {
-        Decision::Drop(DropReason::AlreadyFetched)
-    } else if *told >= wake.head {
-        Decision::Drop(DropReason::AlreadyTold)
-    } else if now >= wake.expires_at {
-        Decision::Drop(DropReason::Expired)
-    } else if *status == DeviceStatus::Gone {
-        Decision::Drop(DropReason::Gone)
-    } else if *credential == CredentialFit::Missing {
-        Decision::Drop(DropReason::NoCredential)
-    } else if *status == DeviceStatus::Quarantined && now < *status_at + PROBE_EVERY {
-        Decision::Defer(*status_at + PROBE_EVERY, DeferReason::Quarantined)
-    } else {
-        Decision::Send
+pub fn decide(situation: &Situation<'_>, now: Timestamp) -> Decision {
+    let Situation { status, reached, told, wake, .. } = situation;
+    // Either the wake is news, or all that it announces has been told and it would be a re-wake.
+    let again = wake.stage == Stage::Fresh && *told >= wake.head;
+    if situation.feed == Followed::Left {
+        return Decision::Drop(DropReason::Unfollowed);
+    }
+    if *reached >= wake.head && (again || wake.cancel_on == CancelOn::Fetch) {
+        return Decision::Drop(DropReason::AlreadyFetched);
+    }
+    // An open re-wake repeats what was told; whatever tells more than an open wake announces has taken its place.
+    let overtaken = wake.stage == Stage::Open && *told > wake.head;
+    if overtaken || (again && situation.unanswered == 0) {
+        return Decision::Drop(DropReason::AlreadyTold);
+    }
+    let rewake_at = match (again, situation.rewake_s.get(situation.rewakes as usize)) {
+        (false, _) => None,
+        (true, Some(after_s)) => Some(situation.rewake_from + seconds(*after_s)),
+        (true, None) => return Decision::Drop(DropReason::Unanswered),
+    };
+    if now >= wake.expires_at {
+        return Decision::Drop(if again { DropReason::Unanswered } else { DropReason::Expired });
+    }
+    match (status, situation.credential, wake.class) {
+        (DeviceStatus::Gone, ..) => return Decision::Drop(DropReason::Gone),
+        (DeviceStatus::Stale, _, Class::Background) => return Decision::Drop(DropReason::Stale),
+        (_, CredentialFit::Missing, _) => return Decision::Drop(DropReason::NoCredential),
+        _ => {}
+    }
+    match situation.latest_wait(rewake_at) {
+        Some((until, _)) if again && until >= wake.expires_at => Decision::Drop(DropReason::Unanswered),
+        // News that has to wait longer than it is worth is looked at once more when it ends.
+        Some((until, reason)) if until > now => Decision::Defer(until.min(wake.expires_at), reason),
+        _ => Decision::Send,
     }
 }
 
-/// One call that has been answered, beside what the device is by now.
-#[derive(Debug, Clone, Copy)]
-pub struct Call {
-    /// The provider.
-    pub transport: Transport,
-    /// When the attempt began.
-    pub started_at: Timestamp,
-    /// The version of the token it was made with.
-    pub token_version: i64,
-    /// Calls made for this wake, this one included.
-    pub tries: u32,
-    /// When the wake ends.
-    pub expires_at: Timestamp,
-    /// The device's token version now.
-    pub current_token_version: i64,
-    /// When the device last registered.
-    pub registered_at: Timestamp,
-    /// A random number in `0.0..1.0` for the backoff.
-    pub jitter: f64,
-}
-
-/// What follows from an answer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Verdict {
-    /// The provider accepted: the device is told.
-    Told,
-    /// The same wake again at this time.
-    RetryAt(Timestamp),
-    /// The token is dead: no pushes until the device registers again.
-    Gone,
-    /// The token is doubtful: one probe a day.
-    Quarantine,
-    /// This wake ends without having been told; what came after it waits until this time.
-    GiveUp(Timestamp),
-}
-
-/// Judges one answer. A verdict on a token counts only for the token it was made with, and only if it is not older than the last
-/// registration (contract §5; Apple: the `timestamp` of a 410).
-pub fn judge(reply: &Reply, call: &Call, now: Timestamp) -> Verdict {
-    let current = call.token_version == call.current_token_version;
-    match reply.meaning {
-        Meaning::Accepted => Verdict::Told,
-        Meaning::OurFault => Verdict::GiveUp(now),
-        Meaning::Unregistered { .. } | Meaning::DoubtfulToken if !current => Verdict::RetryAt(now),
-        Meaning::Unregistered { since } if since.unwrap_or(call.started_at) >= call.registered_at => Verdict::Gone,
-        Meaning::DoubtfulToken if call.started_at >= call.registered_at => Verdict::Quarantine,
-        meaning => {
-            let pause = retry::pause(call.transport, meaning, reply.retry_after, call.tries, call.jitter);
-            let at = now + pause;
-            if at < call.expires_at { Verdict::RetryAt(at) } else { Verdict::GiveUp(at) }
-        }
+impl Situation<'_> {
+    /// Of all that a wake has to wait for, what takes the longest.
+    fn latest_wait(&self, rewake_at: Option<Timestamp>) -> Option<(Timestamp, DeferReason)> {
+        let Pace { pushed_at, gap_s, bucket, budget } = self.pace;
+        let background = self.wake.class == Class::Background;
+        let waits = [
+            rewake_at.map(|at| (at, DeferReason::Rewake)),
+            pushed_at.map(|at| (at + seconds(gap_s), DeferReason::Gap)),
+            Some((bucket.next_token_at(budget), DeferReason::Budget)),
+            self.alert_stored_until.filter(|_| background).map(|at| (at, DeferReason::AlertStored)),
+            (self.status == DeviceStatus::Quarantined)
+                .then_some((self.status_at + PROBE_EVERY, DeferReason::Quarantined)),
+            match self.credential {
+                CredentialFit::Resting(until) => Some((until, DeferReason::ProviderDown)),
+                CredentialFit::Fits | CredentialFit::Missing => None,
+            },
+        ];
+        waits.into_iter().flatten().max_by_key(|(at, _)| *at)
     }
+}
+
+fn seconds(s: u32) -> Duration {
+    Duration::from_secs(u64::from(s))
 }
 
 #[cfg(test)]
@@ -180,38 +241,151 @@ mod tests {
     use super::*;
 
     const NOW: Timestamp = Timestamp::from_ms(1_000_000_000);
-    const LATER: Timestamp = Timestamp::from_ms(1_000_000_000 + 60_000);
+    const MINUTE: Duration = Duration::from_secs(60);
+    const TTL_ENDS: Timestamp = Timestamp::from_ms(1_000_000_000 + 60 * 60_000);
 
-    fn situation() -> Situation {
+    fn situation() -> Situation<'static> {
         Situation {
             status: DeviceStatus::Active,
             status_at: Timestamp::from_ms(0),
             reached: Position(3),
             told: Position(3),
-            wake: Candidate { head: Position(7), expires_at: LATER, cancel_on: CancelOn::Fetch },
+            wake: Candidate {
+                stage: Stage::Fresh,
+                class: Class::Background,
+                head: Position(7),
+                expires_at: TTL_ENDS,
+                cancel_on: CancelOn::Fetch,
+            },
             feed: Followed::Still,
             credential: CredentialFit::Fits,
+            unanswered: 0,
+            rewakes: 0,
+            rewake_from: Timestamp::from_ms(0),
+            rewake_s: &[600, 1200],
+            pace: Pace {
+                pushed_at: None,
+                gap_s: 60,
+                bucket: Bucket::default(),
+                budget: Budget { burst: 2, refill_s: 1800 },
+            },
+            alert_stored_until: None,
         }
+    }
+
+    /// All of it has been told and nothing fetched, `unanswered` times, the last time at `at`; but for the first they were re-wakes.
+    fn told(s: &mut Situation<'_>, unanswered: u32, at: Timestamp) {
+        (s.told, s.rewake_from, s.pace.pushed_at) = (s.wake.head, at, Some(at));
+        (s.unanswered, s.rewakes) = (unanswered, unanswered - 1);
     }
 
     #[test]
     fn decisions_by_table() {
         use Decision::{Defer, Drop, Send};
-        type Change = fn(&mut Situation);
-        let table: &[(&str, Change, Decision)] = &[
-            ("something new", |_| {}, Send),
-            ("already fetched", |s| s.reached = Position(7), Drop(DropReason::AlreadyFetched)),
-            ("fetched, but it insists", |s| (s.reached, s.wake.cancel_on) = (Position(7), CancelOn::Never), Send),
-            ("already told", |s| s.told = Position(7), Drop(DropReason::AlreadyTold)),
-            ("too late", |s| s.wake.expires_at = NOW, Drop(DropReason::Expired)),
-            ("token dead", |s| s.status = DeviceStatus::Gone, Drop(DropReason::Gone)),
-            ("feed left", |s| s.feed = Followed::Left, Drop(DropReason::Unfollowed)),
-            ("no credential", |s| s.credential = CredentialFit::Missing, Drop(DropReason::NoCredential)),
-            ("doubtful long ago", |s| s.status = DeviceStatus::Quarantined, Send),
+        let ago = |minutes: u32| NOW - MINUTE * minutes;
+        let then = |minutes: u32| NOW + MINUTE * minutes;
+        type Change<'a> = &'a dyn Fn(&mut Situation<'_>);
+        let table: &[(&str, Change<'_>, Decision)] = &[
+            ("something new", &|_| {}, Send),
+            ("already fetched", &|s| s.reached = Position(7), Drop(DropReason::AlreadyFetched)),
+            ("fetched, but it insists", &|s| (s.reached, s.wake.cancel_on) = (Position(7), CancelOn::Never), Send),
+            ("told on behalf of the other class", &|s| s.told = Position(7), Drop(DropReason::AlreadyTold)),
+            ("too late", &|s| s.wake.expires_at = NOW, Drop(DropReason::Expired)),
+            ("token dead", &|s| s.status = DeviceStatus::Gone, Drop(DropReason::Gone)),
+            ("feed left", &|s| s.feed = Followed::Left, Drop(DropReason::Unfollowed)),
+            ("no credential", &|s| s.credential = CredentialFit::Missing, Drop(DropReason::NoCredential)),
             (
-                "doubtful just now",
-                |s| (s.status, s.status_at) = (DeviceStatus::Quarantined, NOW),
+                "provider down",
+                &|s| s.credential = CredentialFit::Resting(then(1)),
+                Defer(then(1), DeferReason::ProviderDown),
+            ),
+            ("doubtful long ago", &|s| s.status = DeviceStatus::Quarantined, Send),
+            (
+                "doubtful just now, and worth waking for longer",
+                &|s| {
+                    (s.status, s.status_at) = (DeviceStatus::Quarantined, NOW);
+                    s.wake.expires_at = NOW + PROBE_EVERY * 2;
+                },
                 Defer(NOW + PROBE_EVERY, DeferReason::Quarantined),
+            ),
+            (
+                "doubtful just now, and worth less than the wait",
+                &|s| (s.status, s.status_at) = (DeviceStatus::Quarantined, NOW),
+                Defer(TTL_ENDS, DeferReason::Quarantined),
+            ),
+            ("silent for a month", &|s| s.status = DeviceStatus::Stale, Drop(DropReason::Stale)),
+            (
+                "silent for a month, but it is visible",
+                &|s| (s.status, s.wake.class) = (DeviceStatus::Stale, Class::Alert),
+                Send,
+            ),
+            ("in the gap", &|s| s.pace.pushed_at = Some(NOW), Defer(then(1), DeferReason::Gap)),
+            ("after the gap", &|s| s.pace.pushed_at = Some(ago(1)), Send),
+            ("out of budget", &|s| s.pace.bucket = Bucket { full_at: then(35) }, Defer(then(5), DeferReason::Budget)),
+            ("one token left", &|s| s.pace.bucket = Bucket { full_at: then(30) }, Send),
+            ("an alert is stored", &|s| s.alert_stored_until = Some(then(9)), Defer(then(9), DeferReason::AlertStored)),
+            (
+                "an alert is stored, and another comes",
+                &|s| (s.alert_stored_until, s.wake.class) = (Some(then(9)), Class::Alert),
+                Send,
+            ),
+            (
+                "the latest time wins",
+                &|s| {
+                    s.pace.pushed_at = Some(NOW);
+                    s.alert_stored_until = Some(then(9));
+                    s.pace.bucket = Bucket { full_at: then(35) };
+                },
+                Defer(then(9), DeferReason::AlertStored),
+            ),
+            ("told just now", &|s| told(s, 1, NOW), Defer(then(10), DeferReason::Rewake)),
+            ("told ten minutes ago, and silent", &|s| told(s, 1, ago(10)), Send),
+            ("told twice", &|s| told(s, 2, ago(10)), Defer(then(10), DeferReason::Rewake)),
+            (
+                "told of more and more news, and never again",
+                &|s| {
+                    told(s, 5, ago(1));
+                    s.rewakes = 0;
+                },
+                Defer(then(9), DeferReason::Rewake),
+            ),
+            ("told as often as the list says", &|s| told(s, 3, ago(59)), Drop(DropReason::Unanswered)),
+            (
+                "no list",
+                &|s| {
+                    told(s, 1, NOW);
+                    s.rewake_s = &[];
+                },
+                Drop(DropReason::Unanswered),
+            ),
+            (
+                "the list is longer than its worth",
+                &|s| {
+                    told(s, 1, NOW);
+                    s.wake.expires_at = then(10);
+                },
+                Drop(DropReason::Unanswered),
+            ),
+            (
+                "told and fetched",
+                &|s| {
+                    told(s, 1, ago(10));
+                    s.reached = Position(7);
+                },
+                Drop(DropReason::AlreadyFetched),
+            ),
+            (
+                "an open re-wake is tried again",
+                &|s| {
+                    told(s, 1, ago(10));
+                    s.wake.stage = Stage::Open;
+                },
+                Send,
+            ),
+            (
+                "an open wake, and more has been told",
+                &|s| (s.wake.stage, s.told) = (Stage::Open, Position(8)),
+                Drop(DropReason::AlreadyTold),
             ),
         ];
         for (name, change, expected) in table {
@@ -221,85 +395,65 @@ mod tests {
         }
     }
 
-    fn reply(meaning: Meaning) -> Reply {
-        Reply { meaning, status: None, reason: None, provider_id: None, retry_after: None, bytes: 0 }
-    }
-
-    fn call() -> Call {
-        Call {
-            transport: Transport::Fcm,
-            started_at: NOW,
-            token_version: 2,
-            tries: 1,
-            expires_at: LATER + PROBE_EVERY,
-            current_token_version: 2,
-            registered_at: Timestamp::from_ms(NOW.as_ms() - 5000),
-            jitter: 0.0,
-        }
-    }
-
-    #[test]
-    fn verdicts_by_table() {
-        let old = Timestamp::from_ms(NOW.as_ms() - 6000);
-        let second = Duration::from_secs(1);
-        type Change = fn(&mut Call);
-        let table: &[(&str, Meaning, Change, Verdict)] = &[
-            ("accepted", Meaning::Accepted, |_| {}, Verdict::Told),
-            ("our fault", Meaning::OurFault, |_| {}, Verdict::GiveUp(NOW)),
-            ("dead", Meaning::Unregistered { since: None }, |_| {}, Verdict::Gone),
-            ("dead since now", Meaning::Unregistered { since: Some(NOW) }, |_| {}, Verdict::Gone),
-            (
-                "dead before it registered",
-                Meaning::Unregistered { since: Some(old) },
-                |_| {},
-                Verdict::RetryAt(NOW + second),
-            ),
-            (
-                "an older token is dead",
-                Meaning::Unregistered { since: None },
-                |c| c.token_version = 1,
-                Verdict::RetryAt(NOW),
-            ),
-            (
-                "registered during the call",
-                Meaning::Unregistered { since: None },
-                |c| c.registered_at = LATER,
-                Verdict::RetryAt(NOW + second),
-            ),
-            ("doubtful", Meaning::DoubtfulToken, |_| {}, Verdict::Quarantine),
-            ("an older token is doubtful", Meaning::DoubtfulToken, |c| c.token_version = 1, Verdict::RetryAt(NOW)),
-            ("provider down", Meaning::Unavailable, |_| {}, Verdict::RetryAt(NOW + second * 10)),
-            (
-                "provider down, too late",
-                Meaning::Unavailable,
-                |c| c.expires_at = LATER,
-                Verdict::RetryAt(NOW + second * 10),
-            ),
-            ("throttled, too late", Meaning::Throttled, |c| c.expires_at = LATER, Verdict::GiveUp(NOW + second * 60)),
-        ];
-        for (name, meaning, change, expected) in table {
-            let mut call = call();
-            change(&mut call);
-            assert_eq!(judge(&reply(*meaning), &call, NOW), *expected, "{name}");
-        }
-    }
-
     fn statuses() -> impl Strategy<Value = DeviceStatus> {
         use DeviceStatus::{Active, Gone, Quarantined, Stale};
         prop_oneof![Just(Active), Just(Quarantined), Just(Stale), Just(Gone)]
     }
 
+    prop_compose! {
+        /// Minutes are counted from an hour before now.
+        fn situations()(
+            status in statuses(), reached in 0..10i64, told in 0..10i64, head in 0..10i64, open: bool, alert: bool, unanswered in 0..4u32,
+            minutes in proptest::collection::vec(0..120u32, 5), pushed: bool, stored: bool, resting: bool,
+        ) -> Situation<'static> {
+            let at = |index: usize| NOW - MINUTE * 60 + MINUTE * minutes[index];
+            Situation {
+                status,
+                status_at: at(0),
+                reached: Position(reached),
+                told: Position(told),
+                wake: Candidate {
+                    stage: if open { Stage::Open } else { Stage::Fresh },
+                    class: if alert { Class::Alert } else { Class::Background },
+                    head: Position(head),
+                    expires_at: at(1),
+                    cancel_on: CancelOn::Fetch,
+                },
+                credential: if resting { CredentialFit::Resting(at(2)) } else { CredentialFit::Fits },
+                unanswered,
+                rewakes: unanswered.saturating_sub(1),
+                rewake_from: at(3).min(NOW),
+                pace: Pace { pushed_at: pushed.then_some(at(3).min(NOW)), bucket: Bucket { full_at: at(4) }, ..situation().pace },
+                alert_stored_until: stored.then_some(at(2)),
+                ..situation()
+            }
+        }
+    }
+
     proptest! {
         #[test]
-        fn nobody_is_woken_who_is_there_or_told_or_late(
-            status in statuses(), reached in 0..10i64, told in 0..10i64, head in 0..10i64, left_ms in -5..5i64,
-        ) {
-            let wake = Candidate { head: Position(head), expires_at: Timestamp::from_ms(NOW.as_ms() + left_ms), cancel_on: CancelOn::Fetch };
-            let situation = Situation { status, reached: Position(reached), told: Position(told), wake, ..situation() };
-            if decide(&situation, NOW) == Decision::Send {
-                prop_assert!(reached < head && told < head && left_ms > 0 && status != DeviceStatus::Gone);
-            } else if reached < head && told < head && left_ms > 0 && status == DeviceStatus::Active {
-                prop_assert!(false, "a device with news was left alone");
+        fn nobody_is_woken_who_is_there_or_late_or_gone(s in situations()) {
+            if decide(&s, NOW) == Decision::Send {
+                prop_assert!(s.reached < s.wake.head && NOW < s.wake.expires_at && s.status != DeviceStatus::Gone);
+                prop_assert!(s.pace.pushed_at.is_none_or(|at| at + MINUTE <= NOW));
+                prop_assert!(s.pace.bucket.next_token_at(s.pace.budget) <= NOW);
+            }
+        }
+
+        #[test]
+        fn news_is_sent_or_waits_until_a_time_at_which_it_ends_or_goes(s in situations()) {
+            let news = s.reached < s.wake.head && s.told < s.wake.head && NOW < s.wake.expires_at;
+            if news && s.status == DeviceStatus::Active {
+                match decide(&s, NOW) {
+                    Decision::Send => {}
+                    Decision::Defer(until, _) => {
+                        prop_assert!(NOW < until && until <= s.wake.expires_at);
+                        // Nothing else has happened: then is the time.
+                        let then = decide(&s, until);
+                        prop_assert!(matches!(then, Decision::Send | Decision::Drop(DropReason::Expired)), "{then:?}");
+                    }
+                    Decision::Drop(reason) => prop_assert!(false, "a device with news was left alone: {reason:?}"),
+                }
             }
         }
     }

@@ -83,7 +83,10 @@ pub enum Meaning {
         /// When the provider confirmed it (APNs only).
         since: Option<Timestamp>,
     },
-    /// The token looks wrong, but the fault may be ours: `BadDeviceToken`, `DeviceTokenNotForTopic`, `SENDER_ID_MISMATCH`, `INVALID_ARGUMENT` on the token.
+    /// The token is dead here, but the fault may be ours, such as a wrong environment: `BadDeviceToken`, `DeviceTokenNotForTopic`,
+    /// `SENDER_ID_MISMATCH`, `INVALID_ARGUMENT` on the token.
+    AmbiguousToken,
+    /// The provider doubts the token in words that nobody has documented, such as a 410 without a known reason.
     DoubtfulToken,
     /// Too many pushes: 429.
     Throttled,
@@ -102,7 +105,7 @@ pub enum Meaning {
 }
 
 /// How an attempt ended, as the contract says it (§7).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Outcome {
     /// The provider took it.
@@ -120,6 +123,10 @@ pub enum Outcome {
 }
 
 impl Outcome {
+    /// Every way an attempt can end.
+    pub const ALL: [Self; 6] =
+        [Self::Accepted, Self::Rejected, Self::Throttled, Self::Unavailable, Self::Timeout, Self::Unknown];
+
     /// The word of the contract.
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -142,6 +149,7 @@ impl Meaning {
             Self::Unavailable | Self::Unreachable => Outcome::Unavailable,
             Self::Timeout => Outcome::Timeout,
             Self::Unregistered { .. }
+            | Self::AmbiguousToken
             | Self::DoubtfulToken
             | Self::StaleToken
             | Self::CredentialFault

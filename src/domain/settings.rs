@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::{Invalid, event::Class};
+use super::{Invalid, device::Platform, event::Class};
 
 /// All settings of an app, with the defaults filled in.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -103,6 +103,16 @@ pub enum Confirm {
     Ack,
 }
 
+impl Confirm {
+    /// How far a device is by this, of how far it has fetched and acknowledged.
+    pub fn reached<T>(self, fetched: T, acked: T) -> T {
+        match self {
+            Self::Fetch => fetched,
+            Self::Ack => acked,
+        }
+    }
+}
+
 /// Seconds until the next poll, by how well a device's pushes arrive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -143,6 +153,22 @@ fn defaults() -> Value {
 }
 
 impl Settings {
+    /// How often a device on `platform` may be woken in `class`.
+    pub fn policy(&self, platform: Platform, class: Class) -> &ClassPolicy {
+        let wake = &self.wake;
+        let of_platform = match (platform, &wake.web) {
+            (Platform::Ios, _) | (Platform::Web, WebPolicy::As(As { platform: Referred::Ios })) => &wake.ios,
+            (Platform::Android, _) | (Platform::Web, WebPolicy::As(As { platform: Referred::Android })) => {
+                &wake.android
+            }
+            (Platform::Web, WebPolicy::Own(own)) => own,
+        };
+        match class {
+            Class::Background => &of_platform.background,
+            Class::Alert => &of_platform.alert,
+        }
+    }
+
     /// The settings that `overrides` make of the defaults; errors point into the overrides.
     pub fn of(overrides: &Value) -> Result<Self, Vec<Invalid>> {
         let mut all = defaults();
@@ -174,6 +200,16 @@ impl Settings {
 
     fn check(&self) -> Vec<Invalid> {
         let mut errors = Vec::new();
+        let mut platforms = vec![("ios", &self.wake.ios), ("android", &self.wake.android)];
+        if let WebPolicy::Own(web) = &self.wake.web {
+            platforms.push(("web", web));
+        }
+        for (platform, policy) in &platforms {
+            if policy.background.rewake_as == Some(Class::Alert) {
+                let pointer = format!("/wake/{platform}/background/rewake_as");
+                errors.push(Invalid::new(pointer, "a background wake has no text that an alert could show"));
+            }
+        }
         let mut within = |pointer: &str, value: u32, least: u32, most: u32| {
             if value < least || value > most {
                 errors.push(Invalid::new(pointer, format!("must be {least} to {most}, is {value}")));
@@ -184,10 +220,6 @@ impl Settings {
         within("/poll_after_s/doubtful", self.poll_after_s.doubtful, 1, 86_400);
         within("/retention/events_days", self.retention.events_days, 1, 3650);
         within("/retention/attempts_days", self.retention.attempts_days, 1, 3650);
-        let mut platforms = vec![("ios", &self.wake.ios), ("android", &self.wake.android)];
-        if let WebPolicy::Own(web) = &self.wake.web {
-            platforms.push(("web", web));
-        }
         for (platform, policy) in platforms {
             for (class, policy) in [("background", &policy.background), ("alert", &policy.alert)] {
                 let at = |field: &str| format!("/wake/{platform}/{class}/{field}");
@@ -230,10 +262,25 @@ mod tests {
     }
 
     #[test]
+    fn the_web_follows_android_unless_it_says_otherwise() {
+        let gap_s = |overrides: Value| {
+            let settings = Settings::of(&overrides).unwrap();
+            let gap_s = |platform| settings.policy(platform, Class::Background).gap_s;
+            [gap_s(Platform::Ios), gap_s(Platform::Android), gap_s(Platform::Web)]
+        };
+        let gaps = json!({"ios": {"background": {"gap_s": 1}}, "android": {"background": {"gap_s": 2}}});
+        assert_eq!(gap_s(json!({"wake": gaps})), [1, 2, 2]);
+        assert_eq!(gap_s(json!({"wake": {"ios": {"background": {"gap_s": 1}}, "web": {"as": "ios"}}})), [1, 60, 1]);
+        assert_eq!(gap_s(json!({"wake": {"web": {"background": {"gap_s": 3}}}})), [60, 60, 3]);
+    }
+
+    #[test]
     fn a_wrong_setting_is_named() {
         let pointer = |overrides: Value| Settings::of(&overrides).unwrap_err()[0].pointer.clone();
         assert_eq!(pointer(json!({"wake": {"ios": {"background": {"gap_s": -1}}}})), "/wake/ios/background/gap_s");
         assert_eq!(pointer(json!({"retention": {"events_days": 0}})), "/retention/events_days");
+        let shown = json!({"wake": {"ios": {"background": {"rewake_as": "alert"}}}});
+        assert_eq!(pointer(shown), "/wake/ios/background/rewake_as");
         assert!(Settings::of(&json!({"wakes": {}})).unwrap_err()[0].detail.contains("wakes"));
     }
 }

@@ -276,8 +276,10 @@ impl Apns {
         }
         let verdict = self.faults.decide(&judged.token);
         judged.delay = verdict.delay;
-        judged.delivered = matches!(verdict.effect, Effect::Deliver);
+        let nobodys = rules::is_nobodys(&judged.token);
+        judged.delivered = matches!(verdict.effect, Effect::Deliver) && !nobodys;
         judged.answer = match verdict.effect {
+            Effect::Deliver | Effect::Lose if nobodys => rules::BAD_TOKEN.into(),
             Effect::Deliver | Effect::Lose => Answer::Reply { status: 200, retry_after: None, body: Body::None },
             Effect::Dead { since_ms } => unregistered("Unregistered", since_ms.unwrap_or(now_ms)),
             Effect::Fault(fault) => fault_answer(fault, now_ms),

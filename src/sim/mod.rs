@@ -1,5 +1,5 @@
 //! Simulated APNs, FCM and Google OAuth, for tests, the demo and `reveille sim`: real TLS and HTTP/2 on real sockets, with their own CA
-//! and credentials, and faults on demand.
+//! and credentials, and faults on demand. Beside them, a whole fleet in virtual time (`fleet`).
 //!
 //! They share no code with `transport`, so that a mistake there cannot hide behind the same mistake here; SDKs that nobody here wrote
 //! check them (`tests/foreign`).
@@ -8,6 +8,7 @@ mod apns;
 mod certs;
 mod control;
 mod faults;
+pub mod fleet;
 mod folder;
 mod google;
 mod inbox;

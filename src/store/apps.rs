@@ -1,5 +1,7 @@
 //! Apps and their keys.
 
+use std::sync::Arc;
+
 use serde_json::Value;
 
 use super::{
@@ -122,6 +124,13 @@ impl Store {
     pub async fn app(&self, id: AppId) -> Result<Option<App>> {
         let sql = "select id, name, overrides, created_at from apps where deleted_at is null and id = $1";
         self.db().fetch_optional::<AppRow>(sql, (Word(id),)).await?.map(App::try_from).transpose()
+    }
+
+    /// An app's settings, defaults filled in.
+    pub async fn settings(&self, id: AppId) -> Result<Option<Arc<Settings>>> {
+        let sql = "select overrides from apps where deleted_at is null and id = $1";
+        let found: Option<(String,)> = self.db().fetch_optional(sql, (Word(id),)).await?;
+        Ok(found.map(|(overrides,)| self.inner.settings.get(id, &overrides)))
     }
 
     /// Replaces an app's name and settings.

@@ -7,6 +7,7 @@ use crate::domain::{
     feed::Position,
     id::{AppId, AttemptId, DeviceId},
     push::{Reply, Target, Trigger},
+    settings::Confirm,
     time::Timestamp,
 };
 
@@ -17,8 +18,10 @@ pub struct Call {
     pub app: AppId,
     /// To which device.
     pub device: DeviceId,
-    /// How loudly.
+    /// Whose level it is made for.
     pub class: Class,
+    /// How loudly; an alert may be repeated as a background wake.
+    pub wake_class: Class,
     /// The attempt on record.
     pub attempt: AttemptId,
     /// The wake announces what lies above this position.
@@ -41,6 +44,15 @@ pub struct Call {
     pub token_version: i64,
     /// Whether a poll that reaches the head takes it back.
     pub cancel_on: CancelOn,
+    /// What counts as reaching it.
+    pub confirm: Confirm,
+}
+
+impl Call {
+    /// Whose level it is made for.
+    pub(super) fn key(&self) -> (AppId, DeviceId, Class) {
+        (self.app, self.device, self.class)
+    }
 }
 
 /// A call that has been answered.

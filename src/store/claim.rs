@@ -9,58 +9,41 @@ use super::{
     Result, Store,
     call::Call,
     db::{Json, Tx, Word, rows},
-    history,
-    levels::{self, LevelValues},
+    history::{self, Lost},
+    levels::{self, Level},
+    standing::{About, Standing, Waiting, select_standings},
+    timeline::{self, NewMoment},
 };
 use crate::domain::{
+    breaker::Resting,
     credential::{self, CredentialScope},
-    device::{DeviceStatus, Environment, Platform, TokenKind, Transport},
+    device::Transport,
     event::{CancelOn, Class, WakeSpec},
     feed::{FeedName, Position},
-    id::{self, AppId, DeviceId, WakeId},
-    policy::{self, Candidate, CredentialFit, Decision, Followed, Situation},
+    id::{self, AppId, DeviceId},
+    policy::{self, CredentialFit, Decision, DeferReason, DropReason},
     push::{Target, Trigger},
+    settings::Settings,
     time::Timestamp,
+    timeline::Moment,
 };
 
-#[derive(sqlx::FromRow)]
-struct DueRow {
-    app_id: Word<AppId>,
-    device_id: Word<DeviceId>,
-    class: Word<Class>,
-    head: i64,
-    feed: Option<Word<FeedName>>,
-    expires_at: i64,
-    told: i64,
-    passed: i64,
-    wake_id: Option<Word<WakeId>>,
-    wake_head: Option<i64>,
-    wake_feed: Option<Word<FeedName>>,
-    wake_expires_at: Option<i64>,
-    wake_cancel_on: Option<Word<CancelOn>>,
-    tries: i64,
-    lease: Option<String>,
-    reached: i64,
-    app_deleted: bool,
-    feed_left: bool,
-    transport: Word<Transport>,
-    platform: Word<Platform>,
-    token: Option<String>,
-    token_kind: Word<TokenKind>,
-    token_version: i64,
-    environment: Word<Environment>,
-    topic: Option<String>,
-    user_id: Option<String>,
-    status: Word<DeviceStatus>,
-    status_at: i64,
+/// How many of an app's due devices one claim decides about.
+#[derive(Debug, Clone, Copy)]
+pub struct Share {
+    /// The app.
+    pub app: AppId,
+    /// At most so many.
+    pub devices: usize,
 }
 
-/// What a wake is about: the open one's, or that of the one that would be opened.
-struct About {
-    wake: WakeId,
-    candidate: Candidate,
-    feed: Option<FeedName>,
-    tries: u32,
+/// What one look at the due devices has brought.
+#[derive(Debug)]
+pub struct Claimed {
+    /// Calls to make now.
+    pub calls: Vec<Call>,
+    /// Devices that were decided about.
+    pub looked_at: usize,
 }
 
 /// A credential that may serve a device.
@@ -71,207 +54,225 @@ struct Serving {
     scope: CredentialScope,
 }
 
-/// An alert that waits: the newest unexpired one of a feed.
-#[derive(Clone)]
-struct Waiting {
-    position: i64,
-    feed: FeedName,
-    expires_at: i64,
-    cancel_on: CancelOn,
+/// What a claim reads beside the devices.
+struct Around {
+    credentials: HashMap<AppId, Vec<Serving>>,
+    alerts: HashMap<(AppId, DeviceId), Waiting>,
+    now: Timestamp,
 }
 
-type Waitings = HashMap<(AppId, DeviceId), Waiting>;
+/// What a claim writes.
+#[derive(Default)]
+struct Outbox {
+    levels: Vec<Level>,
+    calls: Vec<Call>,
+    moments: Vec<NewMoment>,
+}
 
 impl Store {
-    /// Decides about at most `limit` devices that are due, and claims the wakes that are to go out now.
+    /// Apps in which some device is due.
+    pub async fn due_apps(&self) -> Result<Vec<AppId>> {
+        let sql =
+            "select a.id from apps a where exists (select 1 from levels l where l.app_id = a.id and l.due_at <= $1)";
+        let apps: Vec<(Word<AppId>,)> = self.db().fetch_all(sql, (self.inner.clock.now().as_ms(),)).await?;
+        Ok(apps.into_iter().map(|(app,)| app.0).collect())
+    }
+
+    /// Decides about due devices, no more than each app's share, and claims the wakes that are to go out now.
     ///
     /// Each claimed wake has a started attempt and a lease when this returns; a crash from here on leaves `unknown`.
-    pub async fn claim_due(&self, limit: usize) -> Result<Claimed> {
+    pub async fn claim_due(&self, shares: &[Share], resting: &mut Resting) -> Result<Claimed> {
         let now = self.inner.clock.now();
-        if self.next_due().await?.is_none_or(|due| due > now) {
-            return Ok(Claimed { calls: Vec::new(), looked_at: 0 });
-        }
         let mut tx = self.db().begin().await?;
-        let due = due_rows(&mut tx, now, limit).await?;
+        let due = due_rows(&mut tx, now, shares).await?;
+        let looked_at = due.len();
+        let lost = due
+            .iter()
+            .filter_map(|standing| Some(Lost { app: standing.app(), attempt: standing.level.lease.as_deref()? }));
+        history::give_up(&mut tx, &lost.collect::<Vec<_>>()).await?;
         let credentials = credentials_of(&mut tx, &due).await?;
         let alerts = waiting_alerts(&mut tx, &due, now).await?;
-        let (mut levels, mut calls) = (Vec::new(), Vec::new());
-        let looked_at = due.len();
-        for row in due {
-            let about = if row.app_deleted { None } else { row.about(&alerts, now) };
-            let (level, call) = self.decide(&row, about, &credentials, now);
-            levels.push(level);
-            calls.extend(call);
+        let around = Around { credentials, alerts, now };
+        let mut outbox = Outbox::default();
+        for standing in due {
+            let settings = self.inner.settings.get(standing.app(), &standing.overrides);
+            self.settle_one(&standing, &settings, &around, resting, &mut outbox);
         }
-        abandon(&mut tx, &levels).await?;
+        let Outbox { levels, mut calls, moments } = outbox;
         levels::write(&mut tx, &levels).await?;
         history::begin(&mut tx, &calls).await?;
+        timeline::add(&mut tx, &moments).await?;
         describe(&mut tx, &mut calls).await?;
         tx.commit().await?;
+        self.inner.under_way.claimed(&calls);
         Ok(Claimed { calls, looked_at })
     }
 
     /// When something is next due, if anything is.
     pub async fn next_due(&self) -> Result<Option<Timestamp>> {
-        let sql = "select due_at from levels where due_at is not null order by due_at limit 1";
-        Ok(self.db().fetch_optional::<(i64,)>(sql, ()).await?.map(|(due_at,)| Timestamp::from_ms(due_at)))
+        let sql = "select min((select l.due_at from levels l where l.app_id = a.id and l.due_at is not null
+                               order by l.due_at limit 1)) from apps a";
+        let found: Option<(Option<i64>,)> = self.db().fetch_optional(sql, ()).await?;
+        Ok(found.and_then(|(due_at,)| due_at).map(Timestamp::from_ms))
     }
 
-    /// One device in one class: what its level becomes, and the call to make.
-    fn decide(
+    /// Whether a claimed call is still wanted, as far as this process knows: a poll may have come since. To be asked right before the call.
+    pub fn still_wanted(&self, call: &Call) -> bool {
+        self.inner.under_way.still_wanted(call)
+    }
+
+    /// One device in one class: what its level becomes, the call to make, and the line in its timeline.
+    fn settle_one(
         &self,
-        row: &DueRow,
-        about: Option<About>,
-        credentials: &HashMap<AppId, Vec<Serving>>,
-        now: Timestamp,
-    ) -> (LevelValues, Option<Call>) {
+        standing: &Standing,
+        settings: &Settings,
+        around: &Around,
+        resting: &mut Resting,
+        outbox: &mut Outbox,
+    ) {
+        let now = around.now;
+        let alert = around.alerts.get(&(standing.app(), standing.device()));
+        let alert = alert.filter(|_| standing.class() == Class::Alert && standing.level.wake_id.is_none());
+        let about = if standing.app_deleted { None } else { standing.about(alert, settings) };
+        let mut level = standing.level.clone();
         let Some(about) = about else {
-            return (row.idle(), None);
+            level.close(None);
+            outbox.levels.push(level);
+            return;
         };
-        let serving = serving(credentials.get(&row.app_id.0), row);
-        let situation = Situation {
-            status: row.status.0,
-            status_at: Timestamp::from_ms(row.status_at),
-            reached: Position(row.reached),
-            told: Position(row.told),
-            wake: about.candidate,
-            feed: if row.feed_left { Followed::Left } else { Followed::Still },
-            credential: if serving.is_some() { CredentialFit::Fits } else { CredentialFit::Missing },
-        };
-        match (policy::decide(&situation, now), serving, row.token.clone()) {
-            (Decision::Send, Some((serving, topic)), Some(token)) => {
-                let call = self.call(row, about, serving, topic, token, now);
-                let mut level = row.idle();
+        let serving = around.serving(standing);
+        let fit = if serving.is_some() { CredentialFit::Fits } else { CredentialFit::Missing };
+        let mut situation = standing.situation(&about, fit, settings);
+        let mut decision = policy::decide(&situation, now);
+        if let (Decision::Send, Some((serving, _))) = (decision, &serving) {
+            decision = match outbox.call_under_way(standing, about.candidate.class) {
+                Some(until) => Decision::Defer(until, DeferReason::CallUnderWay),
+                None => {
+                    // Asked last, for to ask is to take the probe of a breaker that is half open.
+                    let Serving { transport, name, version, .. } = serving;
+                    situation.credential = resting.fit(standing.app(), *transport, name, *version, standing.device());
+                    policy::decide(&situation, now)
+                }
+            };
+        }
+        let (class, head, about_expires_at) = (standing.class(), about.candidate.head, about.candidate.expires_at);
+        let callee = serving.zip(standing.token.clone());
+        match (decision, callee) {
+            (Decision::Send, Some(((serving, topic), token))) => {
+                let call = self.call(standing, about, serving, topic, token, now);
                 level.claim(&call);
-                (level, Some(call))
+                outbox.calls.push(call);
             }
-            (Decision::Defer(until, _), ..) => (row.as_it_is(until), None),
-            (Decision::Send | Decision::Drop(_), ..) => {
+            (Decision::Defer(until, reason), _) => {
+                if level.wait(until, reason) && reason.belongs_in_timeline() {
+                    outbox.tell(standing, now, &Moment::Deferred { class, head, reason, until });
+                }
+            }
+            (decision @ (Decision::Send | Decision::Drop(_)), _) => {
+                // A device without a token cannot be called, whatever its status says.
+                let reason = if let Decision::Drop(reason) = decision { reason } else { DropReason::Gone };
                 // An open wake that is dropped makes room for what came after it.
-                let more = row.wake_id.is_some() && row.head > about.candidate.head.0;
-                (LevelValues { due_at: more.then_some(now.as_ms()), ..row.idle() }, None)
+                let longer = class == Class::Background && level.expires_at > about_expires_at.as_ms();
+                let more = level.wake_id.is_some() && (level.head > head.0 || longer);
+                level.close(more.then_some(now));
+                if reason.belongs_in_timeline() {
+                    outbox.tell(standing, now, &Moment::Dropped { class, head, reason });
+                }
             }
         }
+        outbox.levels.push(level);
     }
 
     fn call(
         &self,
-        row: &DueRow,
+        standing: &Standing,
         about: About,
         serving: &Serving,
         topic: String,
         token: String,
         now: Timestamp,
     ) -> Call {
-        let app = row.app_id.0;
-        let for_user = row.user_id.as_deref().map(|user| self.inner.secrets.user_tag(&app.to_string(), user));
+        let (app, head) = (standing.app(), about.candidate.head);
+        let (reached, told) = (Position(standing.reached()), Position(standing.level.told));
+        let for_user = standing.user_id.as_deref().map(|user| self.inner.secrets.user_tag(&app.to_string(), user));
         Call {
             app,
-            device: row.device_id.0,
-            class: row.class.0,
+            device: standing.device(),
+            class: standing.class(),
+            wake_class: about.candidate.class,
             attempt: id::new(now),
-            after: Position(row.reached.max(row.told)),
+            // A re-wake announces again what has been told and not fetched.
+            after: if told < head { reached.max(told) } else { reached },
             tries: about.tries + 1,
             started_at: now,
             lease_ends_at: now + self.inner.options.lease,
             credential: serving.name.clone(),
             credential_version: serving.version,
             target: Target {
-                transport: row.transport.0,
-                platform: row.platform.0,
+                transport: standing.transport.0,
+                platform: standing.platform.0,
                 token: SecretString::from(token),
-                token_kind: row.token_kind.0,
-                environment: row.environment.0,
+                token_kind: standing.token_kind.0,
+                environment: standing.environment.0,
                 topic,
             },
             trigger: Trigger {
-                wake: about.wake,
-                head: about.candidate.head,
+                wake: about.wake.unwrap_or_else(|| id::new(now)),
+                head,
                 feed: about.feed,
                 href: None,
                 for_user,
                 alert: None,
                 expires_at: about.candidate.expires_at,
             },
-            token_version: row.token_version,
+            token_version: standing.token_version,
             cancel_on: about.candidate.cancel_on,
+            confirm: standing.confirm.0,
         }
     }
 }
 
-/// What one look at the due devices has brought.
-#[derive(Debug)]
-pub struct Claimed {
-    /// Calls to make now.
-    pub calls: Vec<Call>,
-    /// Devices that were decided about; as many as asked for means that there may be more.
-    pub looked_at: usize,
-}
-
-impl DueRow {
-    /// The wake that is open, or else the one that would be opened.
-    fn about(&self, alerts: &Waitings, now: Timestamp) -> Option<About> {
-        if let (Some(wake), Some(head), Some(expires_at)) = (self.wake_id, self.wake_head, self.wake_expires_at) {
-            let cancel_on = self.wake_cancel_on.map_or(CancelOn::Fetch, |word| word.0);
-            let candidate = Candidate { head: Position(head), expires_at: Timestamp::from_ms(expires_at), cancel_on };
-            let tries = u32::try_from(self.tries).unwrap_or(u32::MAX);
-            return Some(About { wake: wake.0, candidate, feed: self.wake_feed.clone().map(|f| f.0), tries });
-        }
-        let (head, feed, expires_at, cancel_on) = match self.class.0 {
-            Class::Background => (self.head, self.feed.clone().map(|f| f.0), self.expires_at, CancelOn::Fetch),
-            Class::Alert => {
-                let alert = alerts.get(&(self.app_id.0, self.device_id.0))?.clone();
-                (alert.position, Some(alert.feed), alert.expires_at, alert.cancel_on)
-            }
-        };
-        let candidate = Candidate { head: Position(head), expires_at: Timestamp::from_ms(expires_at), cancel_on };
-        Some(About { wake: id::new(now), candidate, feed, tries: 0 })
+impl Around {
+    /// The credential that serves a device, and the topic it is picked by.
+    fn serving(&self, standing: &Standing) -> Option<(&Serving, String)> {
+        let of_app = self.credentials.get(&standing.app())?;
+        let of_transport: Vec<&Serving> = of_app.iter().filter(|c| c.transport == standing.transport.0).collect();
+        let candidates = of_transport.iter().map(|serving| (serving.name.as_str(), &serving.scope));
+        let (index, topic) = credential::pick(candidates, standing.topic.as_deref(), standing.environment.0)?;
+        Some((of_transport.get(index)?, topic))
     }
 }
 
-impl DueRow {
-    /// Nothing open, nothing due.
-    fn idle(&self) -> LevelValues {
-        let idle = LevelValues::idle(self.app_id.0, self.device_id.0, self.class.0, self.told);
-        LevelValues { lease_before: self.lease.clone(), ..idle }
+impl Outbox {
+    /// Until when the device is being called in the way of a wake of `class`, by this claim or another, on behalf of its other class.
+    fn call_under_way(&self, standing: &Standing, class: Class) -> Option<Timestamp> {
+        let in_the_way =
+            |call: &&Call| call.device == standing.device() && standing.is_in_the_way(call.wake_class, class);
+        let by_this = self.calls.iter().find(in_the_way);
+        by_this.map(|call| call.lease_ends_at).or_else(|| standing.call_under_way(class))
     }
 
-    /// Whatever is open stays, to be looked at again.
-    fn as_it_is(&self, until: Timestamp) -> LevelValues {
-        LevelValues {
-            due_at: Some(until.as_ms()),
-            wake_id: self.wake_id.map(|word| word.0),
-            wake_head: self.wake_head,
-            wake_feed: self.wake_feed.clone().map(|word| word.0),
-            wake_expires_at: self.wake_expires_at,
-            wake_cancel_on: self.wake_cancel_on.map(|word| word.0),
-            tries: u32::try_from(self.tries).unwrap_or(u32::MAX),
-            ..self.idle()
-        }
+    fn tell(&mut self, standing: &Standing, now: Timestamp, what: &Moment) {
+        self.moments.push(NewMoment::new(standing.app(), standing.device(), now, what));
     }
 }
 
-async fn due_rows(tx: &mut Tx, now: Timestamp, limit: usize) -> Result<Vec<DueRow>> {
-    let sql =
-        "select l.app_id, l.device_id, l.class, l.head, l.feed, l.expires_at, l.told, l.passed, l.wake_id, l.wake_head,
-                   l.wake_feed, l.wake_expires_at, l.wake_cancel_on, l.tries, l.lease,
-                   case a.confirm when 'ack' then d.acked else d.fetched end as reached,
-                   a.deleted_at is not null as app_deleted,
-                   l.wake_id is not null and l.wake_feed is not null and not exists (
-                       select 1 from follows f
-                       where f.app_id = l.app_id and f.device_id = l.device_id and f.feed = l.wake_feed) as feed_left,
-                   d.transport, d.platform, d.token, d.token_kind,
-                   d.token_version, d.environment, d.topic, d.user_id, d.status, d.status_at
-               from levels l
-               cross join devices d
-               join apps a on a.id = d.app_id
-               where l.due_at <= $1 and d.app_id = l.app_id and d.id = l.device_id
-               order by l.due_at limit $2";
-    Ok(tx.fetch_all(sql, (now.as_ms(), limit as i64)).await?)
+async fn due_rows(tx: &mut Tx, now: Timestamp, shares: &[Share]) -> Result<Vec<Standing>> {
+    let sql = select_standings!(
+        "levels l" " where l.app_id = $1 and l.due_at <= $2 and d.app_id = l.app_id and d.id = l.device_id
+                     order by l.due_at limit $3"
+    );
+    let mut due = Vec::new();
+    for share in shares {
+        due.extend(tx.fetch_all::<Standing>(sql, (Word(share.app), now.as_ms(), share.devices as i64)).await?);
+    }
+    // Alerts first: on iOS a silent wake has to see that one is on its way.
+    due.sort_by_key(Standing::class);
+    Ok(due)
 }
 
-async fn credentials_of(tx: &mut Tx, due: &[DueRow]) -> Result<HashMap<AppId, Vec<Serving>>> {
-    let mut apps: Vec<String> = due.iter().map(|row| row.app_id.0.to_string()).collect();
+async fn credentials_of(tx: &mut Tx, due: &[Standing]) -> Result<HashMap<AppId, Vec<Serving>>> {
+    let mut apps: Vec<String> = due.iter().map(|standing| standing.app().to_string()).collect();
     apps.sort();
     apps.dedup();
     type Row = (Word<AppId>, Word<Transport>, String, i64, Json<CredentialScope>);
@@ -285,15 +286,8 @@ async fn credentials_of(tx: &mut Tx, due: &[DueRow]) -> Result<HashMap<AppId, Ve
     Ok(by_app)
 }
 
-fn serving<'a>(credentials: Option<&'a Vec<Serving>>, row: &DueRow) -> Option<(&'a Serving, String)> {
-    let of_transport: Vec<&Serving> = credentials?.iter().filter(|c| c.transport == row.transport.0).collect();
-    let candidates = of_transport.iter().map(|serving| (serving.name.as_str(), &serving.scope));
-    let (index, topic) = credential::pick(candidates, row.topic.as_deref(), row.environment.0)?;
-    Some((of_transport.get(index)?, topic))
-}
-
 /// The alert that goes next for each due device: of the newest unexpired one per feed, the oldest, so that none is passed over.
-async fn waiting_alerts(tx: &mut Tx, due: &[DueRow], now: Timestamp) -> Result<Waitings> {
+async fn waiting_alerts(tx: &mut Tx, due: &[Standing], now: Timestamp) -> Result<HashMap<(AppId, DeviceId), Waiting>> {
     #[derive(Serialize)]
     struct Floor {
         app: AppId,
@@ -302,12 +296,12 @@ async fn waiting_alerts(tx: &mut Tx, due: &[DueRow], now: Timestamp) -> Result<W
         reached: i64,
     }
     let floors: Vec<Floor> = (due.iter())
-        .filter(|row| row.class.0 == Class::Alert && row.wake_id.is_none())
-        .map(|row| Floor {
-            app: row.app_id.0,
-            device: row.device_id.0,
-            told: row.told.max(row.passed),
-            reached: row.reached,
+        .filter(|standing| standing.class() == Class::Alert && standing.level.wake_id.is_none())
+        .map(|standing| Floor {
+            app: standing.app(),
+            device: standing.device(),
+            told: standing.level.told.max(standing.level.passed),
+            reached: standing.reached(),
         })
         .collect();
     if floors.is_empty() {
@@ -334,20 +328,7 @@ async fn waiting_alerts(tx: &mut Tx, due: &[DueRow], now: Timestamp) -> Result<W
         .collect())
 }
 
-/// Attempts whose lease ran out without an answer are `unknown`.
-async fn abandon(tx: &mut Tx, levels: &[LevelValues]) -> Result<()> {
-    let abandoned: Vec<_> = levels.iter().filter(|level| level.lease_before.is_some()).collect();
-    if abandoned.is_empty() {
-        return Ok(());
-    }
-    let sql = "update attempts set outcome = 'unknown', reason = 'no answer was recorded before the lease ended'
-               from json_each($1) r
-               where attempts.app_id = r.value->>'app' and attempts.id = r.value->>'lease_before' and attempts.outcome is null";
-    tx.execute(sql, (rows(&abandoned)?,)).await?;
-    Ok(())
-}
-
-/// Fills in what the wakes' events say: the link, and the text of alerts.
+/// Fills in what the wakes' events say: the link, and the feed and text of alerts.
 async fn describe(tx: &mut Tx, calls: &mut [Call]) -> Result<()> {
     #[derive(Serialize)]
     struct At {
@@ -355,17 +336,20 @@ async fn describe(tx: &mut Tx, calls: &mut [Call]) -> Result<()> {
         position: Position,
     }
     let at: Vec<At> = calls.iter().map(|call| At { app: call.app, position: call.trigger.head }).collect();
-    type Row = (Word<AppId>, i64, Option<String>, Json<WakeSpec>);
-    let sql = "select e.app_id, e.position, e.href, e.wake from json_each($1) r cross join events e
+    type Row = (Word<AppId>, i64, Word<FeedName>, Option<String>, Json<WakeSpec>);
+    let sql = "select e.app_id, e.position, e.feed, e.href, e.wake from json_each($1) r cross join events e
                where e.app_id = r.value->>'app' and e.position = cast(r.value->>'position' as bigint)";
-    let found: HashMap<(AppId, i64), (Option<String>, WakeSpec)> =
+    let found: HashMap<(AppId, i64), (FeedName, Option<String>, WakeSpec)> =
         (tx.fetch_all::<Row>(sql, (rows(&at)?,)).await?.into_iter())
-            .map(|(app, position, href, wake)| ((app.0, position), (href, wake.0)))
+            .map(|(app, position, feed, href, wake)| ((app.0, position), (feed.0, href, wake.0)))
             .collect();
     for call in calls {
-        if let Some((href, wake)) = found.get(&(call.app, call.trigger.head.0)) {
+        if let Some((feed, href, wake)) = found.get(&(call.app, call.trigger.head.0)) {
             call.trigger.href.clone_from(href);
-            call.trigger.alert = wake.alert.clone().filter(|_| call.class == Class::Alert);
+            if call.wake_class == Class::Alert {
+                call.trigger.alert.clone_from(&wake.alert);
+                call.trigger.feed.get_or_insert_with(|| feed.clone());
+            }
         }
     }
     Ok(())

@@ -5,7 +5,8 @@ use secrecy::ExposeSecret;
 
 use super::{
     Error, Result, Store,
-    db::{Json, Word},
+    db::{Json, Word, rows},
+    levels::reached,
 };
 use crate::{
     domain::{
@@ -87,7 +88,7 @@ fn place(app: AppId, transport: Transport, name: &str) -> String {
     format!("credential/{app}/{transport}/{name}")
 }
 
-/// Wakes that one transaction brings forward.
+/// Devices whose wakes one transaction brings forward.
 const HURRIED: i64 = 500;
 
 const SELECT_INFO: &str = "select transport, name, version, scope, fingerprint, created_at, updated_at from credentials
@@ -135,7 +136,10 @@ impl Store {
             (app, transport_word, name.to_owned(), version, scope_json, print, sealed, created_at.as_ms(), now.as_ms());
         tx.execute(sql, values).await?;
         tx.commit().await?;
-        self.hurry_waiting(app.0, transport).await?;
+        // On a task of its own: whoever asked may hang up, and what waits must not be left half hurried.
+        let (store, app) = (self.clone(), app.0);
+        let hurried = self.inner.tasks.spawn(async move { store.hurry_waiting(app, transport).await });
+        hurried.await.map_err(|_| Error::Busy)??;
         let info = CredentialInfo {
             transport,
             name: name.to_owned(),
@@ -148,20 +152,37 @@ impl Store {
         Ok(PutCredential::Stored { info, created: previous.is_none() })
     }
 
-    /// Wakes that wait for their repetition need not wait for the old credential's pause: they go with the new one.
+    /// Wakes that wait for their repetition need not wait for the old credential's pause, and those that no credential served are due
+    /// again: they go with the new one. A quarantined device keeps its day of rest.
     async fn hurry_waiting(&self, app: AppId, transport: Transport) -> Result<()> {
-        let sql = "update levels set due_at = $3
-                   where app_id = $1 and lease is null and wake_id is not null and due_at > $3 and (device_id, class) in (
-                     select l.device_id, l.class from levels l join devices d on d.app_id = l.app_id and d.id = l.device_id
-                     where l.app_id = $1 and d.transport = $2 and l.lease is null and l.wake_id is not null and l.due_at > $3
-                       and d.status <> 'quarantined' limit $4)";
+        let of_transport =
+            "select id from devices where app_id = $1 and transport = $2 and status <> 'gone' and id > $3
+                            order by id limit $4";
+        let sql = concat!(
+            "update levels set due_at = $2
+             from json_each($3) r cross join devices d cross join apps a
+             where d.app_id = $1 and d.id = r.value and a.id = d.app_id
+               and levels.app_id = d.app_id and levels.device_id = d.id
+               and levels.lease is null and levels.expires_at > $2
+               and (levels.head > ",
+            reached!(),
+            " or levels.told < levels.sticky_head)
+               and (levels.due_at is null
+                          or (levels.due_at > $2 and d.status <> 'quarantined'
+                              and (levels.wake_id is not null or levels.waits_for = 'provider_down')))"
+        );
+        let mut last = String::new();
         loop {
-            let now = self.inner.clock.now().as_ms();
-            let hurried = self.db().execute(sql, (Word(app), Word(transport), now, HURRIED)).await?;
-            self.ring();
-            if hurried < HURRIED as u64 {
+            let values = (Word(app), Word(transport), last.clone(), HURRIED);
+            let devices: Vec<(String,)> = self.db().fetch_all(of_transport, values).await?;
+            let Some((newest,)) = devices.last().cloned() else {
                 return Ok(());
-            }
+            };
+            last = newest;
+            let devices: Vec<String> = devices.into_iter().map(|(id,)| id).collect();
+            let now = self.inner.clock.now().as_ms();
+            self.db().execute(sql, (Word(app), now, rows(&devices)?)).await?;
+            self.ring();
         }
     }
 

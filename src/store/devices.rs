@@ -6,11 +6,14 @@ use serde::Serialize;
 use super::{
     Result, Store,
     db::{Tx, Word, rows},
+    erase::{Erasure, Progress},
+    operations,
 };
 use crate::domain::{
     device::{DeviceStatus, Environment, Platform, TokenKind, Transport},
     feed::Position,
-    id::{AppId, DeviceId},
+    id::{self, AppId, DeviceId},
+    operation::{Removed, Subject},
     time::Timestamp,
 };
 
@@ -42,6 +45,8 @@ pub struct Device {
     pub seen_at: Timestamp,
     pub fetched: Position,
     pub acked: Position,
+    /// Heads in a row that were told and not fetched in time.
+    pub missed: u32,
 }
 
 #[derive(sqlx::FromRow)]
@@ -68,6 +73,7 @@ pub(super) struct DeviceRow {
     seen_at: i64,
     fetched: i64,
     acked: i64,
+    missed: i64,
 }
 
 /// Devices with all their columns, by the clauses that follow.
@@ -76,7 +82,7 @@ macro_rules! select_devices {
         concat!(
             "select d.app_id, d.id, d.installation_id, d.transport, d.platform, d.token, d.token_kind, d.token_version, ",
             "d.environment, d.topic, d.user_id, d.app_version, d.os, d.locale, d.status, d.status_reason, d.status_at, ",
-            "d.registered_at, d.created_at, d.seen_at, d.fetched, d.acked from devices d ",
+            "d.registered_at, d.created_at, d.seen_at, d.fetched, d.acked, d.missed from devices d ",
             $($clause),*
         )
     };
@@ -108,6 +114,7 @@ impl From<DeviceRow> for Device {
             seen_at: Timestamp::from_ms(row.seen_at),
             fetched: Position(row.fetched),
             acked: Position(row.acked),
+            missed: u32::try_from(row.missed).unwrap_or(u32::MAX),
         }
     }
 }
@@ -137,11 +144,14 @@ struct DeviceValues<'a> {
     seen_at: i64,
     fetched: i64,
     acked: i64,
+    missed: u32,
 }
 
 /// Which devices to list.
 #[derive(Debug, Clone, Default)]
 pub struct DeviceFilter {
+    /// With this installation id.
+    pub installation_id: Option<String>,
     /// Of this user.
     pub user: Option<String>,
     /// That follow this feed.
@@ -160,10 +170,18 @@ impl Store {
 
     /// Devices in the order they first registered, after the one named.
     pub async fn devices(&self, app: AppId, filter: DeviceFilter, after: &str, limit: usize) -> Result<Vec<Device>> {
-        // The narrowest index that serves: a user's devices, a feed's followers, else all of the app.
-        let sql = if filter.user.is_some() {
+        // The narrowest index that serves: an installation, a user's devices, a feed's followers, else all of the app.
+        let sql = if filter.installation_id.is_some() {
+            select_devices!(
+                "where d.app_id = $1 and d.installation_id = $7 and d.id > $2 and ($3 is null or d.user_id = $3)"
+                " and ($4 is null or d.status = $4)"
+                " and ($5 is null or exists (select 1 from follows f where f.app_id = d.app_id and f.device_id = d.id and f.feed = $5))"
+                " order by d.id limit $6"
+            )
+        } else if filter.user.is_some() {
             select_devices!(
                 "where d.app_id = $1 and d.user_id = $3 and d.id > $2 and ($4 is null or d.status = $4)"
+                " and ($7 is null or d.installation_id = $7)"
                 " and ($5 is null or exists (select 1 from follows f where f.app_id = d.app_id and f.device_id = d.id and f.feed = $5))"
                 " order by d.id limit $6"
             )
@@ -171,32 +189,49 @@ impl Store {
             select_devices!(
                 "join follows f on f.app_id = d.app_id and f.device_id = d.id"
                 " where f.app_id = $1 and f.feed = $5 and f.device_id > $2 and ($3 is null or d.user_id = $3)"
-                " and ($4 is null or d.status = $4) order by d.id limit $6"
+                " and ($4 is null or d.status = $4) and ($7 is null or d.installation_id = $7) order by d.id limit $6"
             )
         } else {
             select_devices!(
                 "where d.app_id = $1 and d.id > $2 and ($3 is null or d.user_id = $3) and ($4 is null or d.status = $4)"
-                " and ($5 is null or d.id <> $5) order by d.id limit $6"
+                " and ($5 is null or d.id <> $5) and ($7 is null or d.installation_id = $7) order by d.id limit $6"
             )
         };
-        let values = (Word(app), after.to_owned(), filter.user, filter.status.map(Word), filter.feed, limit as i64);
+        let DeviceFilter { installation_id, user, feed, status } = filter;
+        let values = (Word(app), after.to_owned(), user, status.map(Word), feed, limit as i64, installation_id);
         let rows: Vec<DeviceRow> = self.db().fetch_all(sql, values).await?;
         Ok(rows.into_iter().map(Device::from).collect())
     }
 
-    /// Removes a device with its follows, levels and tokens; its attempts stay until their retention ends.
-    pub async fn delete_device(&self, app: AppId, id: DeviceId) -> Result<bool> {
+    /// Removes a device with its follows, levels, tokens, timeline and own feed; its attempts stay until their retention ends.
+    pub async fn delete_device(&self, app: AppId, device: DeviceId) -> Result<bool> {
+        let now = self.inner.clock.now();
         let mut tx = self.db().begin().await?;
+        let Some(through) = operations::next_position(&mut tx, app).await? else {
+            return Ok(false);
+        };
         for sql in [
             "delete from device_tokens where app_id = $1 and device_id = $2",
             "delete from follows where app_id = $1 and device_id = $2",
             "delete from levels where app_id = $1 and device_id = $2",
         ] {
-            tx.execute(sql, (Word(app), Word(id))).await?;
+            tx.execute(sql, (Word(app), Word(device))).await?;
         }
-        let deleted = tx.execute("delete from devices where app_id = $1 and id = $2", (Word(app), Word(id))).await?;
+        if tx.execute("delete from devices where app_id = $1 and id = $2", (Word(app), Word(device))).await? == 0 {
+            return Ok(false);
+        }
+        // Timeline and feed may be long: one chunk now, and the rest goes on by itself.
+        let erasure = Erasure { app, subject: Subject::Device(device), through, asked_at: now };
+        let mut removed = Removed::default();
+        let progress = erasure.chunk(&mut tx, self.rows_per_chunk(), &mut removed, now).await?;
+        if progress == Progress::More {
+            operations::keep(&mut tx, id::new(now), &erasure, removed, progress).await?;
+        }
         tx.commit().await?;
-        Ok(deleted > 0)
+        if progress == Progress::More {
+            self.inner.erasing.notify_one();
+        }
+        Ok(true)
     }
 }
 
@@ -231,17 +266,18 @@ pub(super) async fn put(tx: &mut Tx, device: &Device) -> Result<()> {
         seen_at: device.seen_at.as_ms(),
         fetched: device.fetched.0,
         acked: device.acked.0,
+        missed: device.missed,
     };
     let sql = "
         insert into devices (app_id, id, installation_id, transport, platform, token, token_kind, token_version, environment,
             topic, user_id, app_version, os, locale, status, status_reason, status_at, registered_at, created_at, seen_at,
-            fetched, acked)
+            fetched, acked, missed)
         select value->>'app_id', value->>'id', value->>'installation_id', value->>'transport', value->>'platform',
             value->>'token', value->>'token_kind', cast(value->>'token_version' as bigint), value->>'environment',
             value->>'topic', value->>'user_id', value->>'app_version', value->>'os', value->>'locale', value->>'status',
             value->>'status_reason', cast(value->>'status_at' as bigint), cast(value->>'registered_at' as bigint),
             cast(value->>'created_at' as bigint), cast(value->>'seen_at' as bigint), cast(value->>'fetched' as bigint),
-            cast(value->>'acked' as bigint)
+            cast(value->>'acked' as bigint), cast(value->>'missed' as bigint)
         from json_each($1) where true
         on conflict (app_id, id) do update set
             transport = excluded.transport, platform = excluded.platform, token = excluded.token,
@@ -249,7 +285,8 @@ pub(super) async fn put(tx: &mut Tx, device: &Device) -> Result<()> {
             topic = excluded.topic, user_id = excluded.user_id, app_version = excluded.app_version, os = excluded.os,
             locale = excluded.locale, status = excluded.status, status_reason = excluded.status_reason,
             status_at = excluded.status_at, registered_at = excluded.registered_at, seen_at = excluded.seen_at,
-            fetched = excluded.fetched, acked = excluded.acked";
+            fetched = excluded.fetched, acked = excluded.acked, missed = excluded.missed,
+            verdict = case when excluded.status = 'active' then null else devices.verdict end";
     tx.execute(sql, (rows(&[values])?,)).await?;
     Ok(())
 }

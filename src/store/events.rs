@@ -143,10 +143,17 @@ struct Record {
     accepted_at: Timestamp,
 }
 
-/// Accepts a batch of requests in one transaction of a few statements, however many events there are.
+/// Accepts a batch of requests in one transaction.
 pub(super) async fn accept(db: Db, now: Timestamp, chunk: u32, batch: Vec<Accept>) -> Result<Vec<Accepted>> {
     let mut tx = db.begin().await?;
-    let mut records = recorded(&mut tx, now, &batch).await?;
+    let answers = append(&mut tx, now, chunk, batch).await?;
+    tx.commit().await?;
+    Ok(answers)
+}
+
+/// Appends the events of a batch of requests in a few statements, however many there are.
+pub(super) async fn append(tx: &mut Tx, now: Timestamp, chunk: u32, batch: Vec<Accept>) -> Result<Vec<Accepted>> {
+    let mut records = recorded(tx, now, &batch).await?;
     // A twin in the same batch meets the record of the first one: its place is kept by an entry that is filled below.
     let mut first_of: HashMap<(AppId, String), usize> = HashMap::new();
     let is_new: Vec<bool> = (batch.iter().enumerate())
@@ -156,8 +163,7 @@ pub(super) async fn accept(db: Db, now: Timestamp, chunk: u32, batch: Vec<Accept
             Some(i) => *first_of.entry((request.app, i.key.clone())).or_insert(index) == index,
         })
         .collect();
-    let mut next =
-        reserve(&mut tx, batch.iter().zip(&is_new).filter(|(_, new)| **new).map(|(request, _)| request)).await?;
+    let mut next = reserve(tx, batch.iter().zip(&is_new).filter(|(_, new)| **new).map(|(request, _)| request)).await?;
 
     let mut answers = Vec::with_capacity(batch.len());
     let mut raises = Vec::new();
@@ -191,10 +197,9 @@ pub(super) async fn accept(db: Db, now: Timestamp, chunk: u32, batch: Vec<Accept
         }
         answers.push(Accepted::New(events));
     }
-    insert(&mut tx, &event_rows).await?;
-    insert_records(&mut tx, &fresh_records).await?;
-    fanout::begin(&mut tx, raises, chunk, now).await?;
-    tx.commit().await?;
+    insert(tx, &event_rows).await?;
+    insert_records(tx, &fresh_records).await?;
+    fanout::begin(tx, raises, chunk, now).await?;
     Ok(answers)
 }
 

@@ -7,11 +7,15 @@ use serde::Serialize;
 use super::{
     Result, Store,
     db::{Tx, Word, rows},
+    levels::reached,
+    tallies::Tallies,
 };
 use crate::domain::{
+    device::Transport,
     event::{CancelOn, Class, Event},
     feed::FeedName,
     id::AppId,
+    tally::Tally,
     time::Timestamp,
 };
 
@@ -46,13 +50,14 @@ impl Raise {
 /// How a fan-out goes on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FanOut {
-    /// A chunk is done; there may be more.
-    Chunk,
+    /// A chunk of this app's is done; there may be more.
+    Chunk(AppId),
     /// Nothing is left.
     Idle,
 }
 
-/// Raises the levels of followers, from a set of raises and of followers. Makes due only where something new is.
+/// Raises the levels of followers, from a set of raises and of followers. Makes due only where something new is; what waits for a
+/// reason that more news does not change goes on waiting.
 ///
 /// Several events for one device become one row; what waited before keeps its longer expiry, and shares its feed only if it is the same.
 /// A chunk may come after newer events: it lowers no head, but brings its expiry and its insistence.
@@ -70,7 +75,7 @@ macro_rules! raise_levels {
                      cast(r.value->>'position' as bigint) as position, cast(r.value->>'sticky' as bigint) as sticky,
                      cast(r.value->>'expires_at' as bigint) as expires_at, l.feed as feed_before,
                      l.expires_at as expires_before,
-                     case when l.head > case a.confirm when 'ack' then d.acked else d.fetched end then 1 else 0 end as waited
+                     case when l.head > ", reached!(), " then 1 else 0 end as waited
                  from json_each($1) r
                  cross join follows f
                  join devices d on d.app_id = f.app_id and d.id = f.device_id
@@ -78,7 +83,7 @@ macro_rules! raise_levels {
                  left join levels l on l.app_id = f.app_id and l.device_id = f.device_id and l.class = r.value->>'class'
                  where f.app_id = r.value->>'app' and f.feed = r.value->>'feed'
                    and f.since < cast(r.value->>'position' as bigint) ", $followers, "
-                   and (cast(r.value->>'position' as bigint) > case a.confirm when 'ack' then d.acked else d.fetched end
+                   and (cast(r.value->>'position' as bigint) > ", reached!(), "
                         or cast(r.value->>'sticky' as bigint) > 0)
              ) as raised
              where true group by app_id, device_id, class
@@ -88,11 +93,40 @@ macro_rules! raise_levels {
                  expires_at = excluded.expires_at,
                  sticky_head = case when excluded.sticky_head > levels.sticky_head then excluded.sticky_head
                                     else levels.sticky_head end,
-                 due_at = case when levels.wake_id is null then excluded.due_at else levels.due_at end
+                 due_at = case when levels.wake_id is not null or levels.waits_for <> 'rewake' then levels.due_at
+                               else excluded.due_at end
              where excluded.head > levels.head or excluded.sticky_head > levels.sticky_head
                 or excluded.expires_at > levels.expires_at"
         )
     };
+}
+
+/// Events that want devices awake, once per follower.
+macro_rules! count_events {
+    ($followers:literal) => {
+        concat!(
+            "select f.app_id, d.transport, r.value->>'class', count(*)
+             from json_each($1) r
+             cross join follows f
+             join devices d on d.app_id = f.app_id and d.id = f.device_id
+             where f.app_id = r.value->>'app' and f.feed = r.value->>'feed'
+               and f.since < cast(r.value->>'position' as bigint) ",
+            $followers,
+            "group by f.app_id, d.transport, r.value->>'class'"
+        )
+    };
+}
+
+/// What [`count_events!`] finds.
+type Counted = (Word<AppId>, Word<Transport>, Word<Class>, i64);
+
+/// Adds counted events to those of the quarter in which they were accepted.
+async fn tally(tx: &mut Tx, counted: Vec<Counted>, accepted_at: Timestamp) -> Result<()> {
+    let mut tallies = Tallies::default();
+    for (app, transport, class, n) in counted {
+        tallies.count(app.0, transport.0, class.0, accepted_at, Tally::Events, n);
+    }
+    tallies.write(tx).await
 }
 
 /// Begins the fan-out of accepted events: at once where few follow, else by a row for the dispatcher. One transaction takes at most
@@ -128,7 +162,12 @@ pub(super) async fn begin(tx: &mut Tx, raises: Vec<Raise>, chunk: u32, now: Time
             later.push(raise);
         }
     }
-    tx.execute(raise_levels!(""), (rows(&at_once)?, now.as_ms())).await?;
+    if !at_once.is_empty() {
+        let at_once = rows(&at_once)?;
+        tx.execute(raise_levels!(""), (at_once.clone(), now.as_ms())).await?;
+        let counted: Vec<Counted> = tx.fetch_all(count_events!(""), (at_once,)).await?;
+        tally(tx, counted, now).await?;
+    }
     if !later.is_empty() {
         let sql = "insert into fanouts (app_id, position, after_device)
                    select value->>'app', cast(value->>'position' as bigint), '' from json_each($1)";
@@ -138,21 +177,21 @@ pub(super) async fn begin(tx: &mut Tx, raises: Vec<Raise>, chunk: u32, now: Time
 }
 
 impl Store {
-    /// Works off one chunk of the fan-out that has waited longest. Each chunk is one transaction, so a crash resumes after the last.
-    pub async fn fan_out(&self) -> Result<FanOut> {
-        let (now, chunk) = (self.inner.clock.now(), i64::from(self.inner.options.fanout_chunk));
+    /// Works off one chunk of the oldest fan-out of the app that follows `last`, so that apps take turns. Each chunk is one transaction, so
+    /// a crash resumes after the last; it takes `most` followers, or as few as the store's options say.
+    pub async fn fan_out(&self, last: Option<AppId>, most: u32) -> Result<FanOut> {
+        let (now, chunk) = (self.inner.clock.now(), i64::from(self.inner.options.fanout_chunk.min(most)));
         let waiting = "select app_id from fanouts limit 1";
         if self.db().fetch_all::<(String,)>(waiting, ()).await?.is_empty() {
             return Ok(FanOut::Idle);
         }
         let mut tx = self.db().begin().await?;
-        type Row = (Word<AppId>, i64, String, Word<FeedName>, Word<Class>, i64, String);
-        let sql = "select o.app_id, o.position, o.after_device, e.feed, e.wake_class, e.expires_at, e.cancel_on
-                   from fanouts o join events e on e.app_id = o.app_id and e.position = o.position
-                   order by e.accepted_at, o.position limit 1";
-        let Some((app, position, after, feed, class, expires_at, cancel_on)) =
-            tx.fetch_optional::<Row>(sql, ()).await?
-        else {
+        let found = match last {
+            Some(last) => oldest_after(&mut tx, &last.to_string()).await?,
+            None => None,
+        };
+        let found = if found.is_some() { found } else { oldest_after(&mut tx, "").await? };
+        let Some((app, position, after, feed, class, accepted_at, expires_at, cancel_on)) = found else {
             return Ok(FanOut::Idle);
         };
         let sql = "select max(device_id), count(*) from (
@@ -162,8 +201,12 @@ impl Store {
         if let Some(last) = &last {
             let sticky = if cancel_on == "never" { position } else { 0 };
             let raise = Raise { app: app.0, feed: feed.0, class: class.0, position, expires_at, sticky };
+            let raise = rows(&[raise])?;
             let sql = raise_levels!("and f.device_id > $3 and f.device_id <= $4");
-            tx.execute(sql, (rows(&[raise])?, now.as_ms(), after, last.clone())).await?;
+            tx.execute(sql, (raise.clone(), now.as_ms(), after.clone(), last.clone())).await?;
+            let sql = count_events!("and f.device_id > $2 and f.device_id <= $3 ");
+            let counted: Vec<Counted> = tx.fetch_all(sql, (raise, after, last.clone())).await?;
+            tally(&mut tx, counted, Timestamp::from_ms(accepted_at)).await?;
         }
         if count < chunk {
             tx.execute("delete from fanouts where app_id = $1 and position = $2", (app, position)).await?;
@@ -172,6 +215,16 @@ impl Store {
             tx.execute(sql, (app, position, last)).await?;
         }
         tx.commit().await?;
-        Ok(FanOut::Chunk)
+        Ok(FanOut::Chunk(app.0))
     }
+}
+
+type FanOutRow = (Word<AppId>, i64, String, Word<FeedName>, Word<Class>, i64, i64, String);
+
+/// The oldest fan-out of the next app that has one.
+async fn oldest_after(tx: &mut Tx, app: &str) -> Result<Option<FanOutRow>> {
+    let sql = "select o.app_id, o.position, o.after_device, e.feed, e.wake_class, e.accepted_at, e.expires_at, e.cancel_on
+               from (select app_id, position, after_device from fanouts where app_id > $1 order by app_id, position limit 1) o
+               join events e on e.app_id = o.app_id and e.position = o.position";
+    Ok(tx.fetch_optional(sql, (app.to_owned(),)).await?)
 }

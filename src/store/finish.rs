@@ -1,24 +1,34 @@
 //! Finish: attempts are completed in batches, and draw their consequences only if the wake is still the caller's.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use rand::RngExt;
 use serde::Serialize;
 
 use super::{
     Result, Store,
+    brake::{self, Weighed},
     call::{Call, Finished},
     db::{Db, Tx, Word, rows},
     history::{self, Answer},
-    levels::{self, LevelValues},
+    levels::{self, Level, reached},
+    settings::SettingsCache,
+    standing::{Standing, select_standings},
+    tallies::Tallies,
+    timeline::{self, NewMoment},
 };
 use crate::domain::{
+    budget::Bucket,
     device::DeviceStatus,
     event::Class,
     id::{AppId, DeviceId},
-    policy::{self, PROBE_EVERY, Verdict},
+    policy::{self, CredentialFit, Decision, PROBE_EVERY},
     push::{Meaning, Reply},
+    settings::{Budget, Settings},
+    tally::Tally,
     time::Timestamp,
+    timeline::Moment,
+    verdict::{self, Answered, Evidence, Verdict},
 };
 
 /// Whether a finished call leaves its device due at once.
@@ -30,28 +40,45 @@ pub(super) enum Due {
     Later,
 }
 
-/// What device and level are by now.
-#[derive(sqlx::FromRow)]
-struct PresentRow {
-    app_id: Word<AppId>,
-    device_id: Word<DeviceId>,
-    class: Word<Class>,
-    head: i64,
-    sticky_head: i64,
-    told: i64,
-    lease: Option<String>,
-    reached: i64,
-    token_version: i64,
-    registered_at: i64,
-    status: Word<DeviceStatus>,
-}
-
 #[derive(Clone, Serialize)]
 struct StatusChange<'a> {
     app: AppId,
     device: DeviceId,
     status: DeviceStatus,
     reason: Option<&'a str>,
+    verdict: Option<Evidence>,
+}
+
+/// A push in the other class than the level's: what it means for that class.
+#[derive(Serialize)]
+struct ToldOther {
+    app: AppId,
+    device: DeviceId,
+    told: i64,
+    at: i64,
+    /// Whether the device is still to come for it.
+    unanswered: i64,
+    /// Only if the push was of that class.
+    budget_full_at: Option<i64>,
+}
+
+/// An answer and what follows from it; no standing means that the device is no more.
+struct Judged<'a> {
+    finished: &'a Finished,
+    standing: Option<(&'a Standing, Verdict)>,
+}
+
+/// All that a batch changes.
+#[derive(Default)]
+struct Outbox<'a> {
+    /// What becomes of the devices whose tokens were called dead.
+    sentences: HashMap<(AppId, DeviceId), DeviceStatus>,
+    answers: Vec<Answer<'a>>,
+    levels: HashMap<(AppId, DeviceId, Class), Level>,
+    background: Vec<ToldOther>,
+    statuses: HashMap<(AppId, DeviceId), StatusChange<'a>>,
+    moments: Vec<NewMoment>,
+    tallies: Tallies,
 }
 
 impl Store {
@@ -62,135 +89,313 @@ impl Store {
         }
         Ok(())
     }
+
+    /// Takes a call back that has not been made: a poll has brought the device what it would have announced.
+    pub async fn withdraw(&self, call: &Call) -> Result<()> {
+        let now = self.inner.clock.now();
+        let mut tx = self.db().begin().await?;
+        let sql = "delete from attempts where app_id = $1 and id = $2 and outcome is null";
+        tx.execute(sql, (Word(call.app), Word(call.attempt))).await?;
+        let lease = call.attempt.to_string();
+        let mut present = present(&mut tx, std::iter::once(call)).await?;
+        if let Some(Standing { mut level, .. }) = present.remove(&call.key())
+            && level.lease.as_ref() == Some(&lease)
+        {
+            // Whatever is left is decided about anew.
+            level.close(Some(now));
+            levels::write(&mut tx, &[level]).await?;
+            let (class, head, reason) = (call.class, call.trigger.head, policy::DropReason::AlreadyFetched);
+            let moment = NewMoment::new(call.app, call.device, now, &Moment::Dropped { class, head, reason });
+            timeline::add(&mut tx, &[moment]).await?;
+        }
+        tx.commit().await?;
+        self.ring();
+        Ok(())
+    }
 }
 
 /// Finishes a batch of calls in one transaction.
-pub(super) async fn write(db: Db, now: Timestamp, batch: Vec<Finished>) -> Result<Vec<Due>> {
+pub(super) async fn write(
+    db: Db,
+    settings: Arc<SettingsCache>,
+    now: Timestamp,
+    batch: Vec<Finished>,
+) -> Result<Vec<Due>> {
     let mut tx = db.begin().await?;
-    let present = present(&mut tx, &batch).await?;
-    let (mut answers, mut changed) = (Vec::new(), Vec::new());
-    let mut statuses: HashMap<(AppId, DeviceId), StatusChange<'_>> = HashMap::new();
-    for finished in &batch {
+    let present = present(&mut tx, batch.iter().map(|finished| &finished.call)).await?;
+    let judge = |finished: &Finished, standing: &Standing| {
+        verdict::judge(&finished.reply, &answered(&finished.call, standing), now)
+    };
+    let judged: Vec<Judged<'_>> = (batch.iter())
+        .map(|finished| {
+            let standing = present.get(&finished.call.key());
+            Judged { finished, standing: standing.map(|standing| (standing, judge(finished, standing))) }
+        })
+        .collect();
+    let weighed: Vec<Weighed> = judged.iter().filter_map(Judged::weighed).collect();
+    let mut outbox = Outbox { sentences: brake::weigh(&mut tx, &weighed, now).await?, ..Outbox::default() };
+    for Judged { finished, standing } in judged {
         let call = &finished.call;
-        let Some(row) = present.get(&(call.app, call.device, call.class)) else {
-            // The device is gone: there is nothing left to draw consequences for.
-            answers.push(Answer::new(finished, None));
-            continue;
-        };
-        let verdict = policy::judge(&finished.reply, &row.call(call), now);
-        let retry_at = if let Verdict::RetryAt(at) = verdict { Some(at) } else { None };
-        answers.push(Answer::new(finished, retry_at));
-        if row.lease.as_deref() == Some(call.attempt.to_string().as_str()) {
-            changed.push(row.after(call, verdict, now));
-        }
-        let reason = finished.reply.reason.as_deref();
-        if let Some(status) = row.status_after(call, &finished.reply, verdict) {
-            // Both classes may say something of one device: that it is gone outweighs all else.
-            let change = StatusChange { app: call.app, device: call.device, status, reason };
-            let known = statuses.entry((call.app, call.device)).or_insert_with(|| change.clone());
-            if status == DeviceStatus::Gone {
-                *known = change;
+        match standing {
+            Some((standing, verdict)) => {
+                let settings = settings.get(call.app, &standing.overrides);
+                outbox.finish_one(finished, standing, verdict, &settings, now);
             }
+            // The device is gone: there is nothing left to draw consequences for.
+            None => outbox.answers.push(Answer::new(finished, None)),
         }
     }
-    history::complete(&mut tx, &answers).await?;
-    levels::write(&mut tx, &changed).await?;
-    tell_background(&mut tx, &changed).await?;
-    change_statuses(&mut tx, &statuses.into_values().collect::<Vec<_>>(), now).await?;
+    let levels: Vec<Level> = outbox.levels.into_values().collect();
+    let completed = history::complete(&mut tx, &outbox.answers).await?;
+    for Finished { call, reply, .. } in batch.iter().filter(|finished| completed.contains(&finished.call.attempt)) {
+        let outcome = Tally::Attempts(reply.meaning.outcome());
+        outbox.tallies.count(call.app, call.target.transport, call.wake_class, call.started_at, outcome, 1);
+    }
+    levels::write(&mut tx, &levels).await?;
+    tell_background(&mut tx, &outbox.background).await?;
+    change_statuses(&mut tx, &outbox.statuses.into_values().collect::<Vec<_>>(), now).await?;
+    timeline::add(&mut tx, &outbox.moments).await?;
+    outbox.tallies.write(&mut tx).await?;
     tx.commit().await?;
-    let due_now = changed.iter().any(|level| level.due_at.is_some_and(|due_at| due_at <= now.as_ms()));
+    let due_now = levels.iter().any(|level| level.due_at.is_some_and(|due_at| due_at <= now.as_ms()));
     Ok(vec![if due_now { Due::Now } else { Due::Later }; batch.len()])
 }
 
-async fn present(tx: &mut Tx, batch: &[Finished]) -> Result<HashMap<(AppId, DeviceId, Class), PresentRow>> {
+/// Where the devices of some calls stand by now.
+async fn present<'a>(
+    tx: &mut Tx,
+    calls: impl Iterator<Item = &'a Call>,
+) -> Result<HashMap<(AppId, DeviceId, Class), Standing>> {
     #[derive(Serialize)]
     struct Key {
         app: AppId,
         device: DeviceId,
         class: Class,
     }
-    let keys: Vec<Key> = (batch.iter())
-        .map(|finished| Key { app: finished.call.app, device: finished.call.device, class: finished.call.class })
-        .collect();
-    let sql = "select l.app_id, l.device_id, l.class, l.head, l.sticky_head, l.told, l.lease,
-                   case a.confirm when 'ack' then d.acked else d.fetched end as reached,
-                   d.token_version, d.registered_at, d.status
-               from json_each($1) r
-               cross join levels l
-               join devices d on d.app_id = l.app_id and d.id = l.device_id
-               join apps a on a.id = l.app_id
-               where l.app_id = r.value->>'app' and l.device_id = r.value->>'device' and l.class = r.value->>'class'";
-    let found: Vec<PresentRow> = tx.fetch_all(sql, (rows(&keys)?,)).await?;
-    Ok(found.into_iter().map(|row| ((row.app_id.0, row.device_id.0, row.class.0), row)).collect())
+    let keys: Vec<Key> = calls.map(|call| Key { app: call.app, device: call.device, class: call.class }).collect();
+    let sql = select_standings!(
+        "json_each($1) r cross join levels l"
+        "where l.app_id = r.value->>'app' and l.device_id = r.value->>'device' and l.class = r.value->>'class'
+           and d.app_id = l.app_id and d.id = l.device_id"
+    );
+    let found: Vec<Standing> = tx.fetch_all(sql, (rows(&keys)?,)).await?;
+    Ok(found.into_iter().map(|standing| ((standing.app(), standing.device(), standing.class()), standing)).collect())
 }
 
-impl PresentRow {
-    fn call(&self, call: &Call) -> policy::Call {
-        policy::Call {
-            transport: call.target.transport,
-            started_at: call.started_at,
-            token_version: call.token_version,
-            tries: call.tries,
-            expires_at: call.trigger.expires_at,
-            current_token_version: self.token_version,
-            registered_at: Timestamp::from_ms(self.registered_at),
-            jitter: rand::rng().random_range(0.0..1.0),
+impl Judged<'_> {
+    /// What the answer says about the push token, if anything.
+    fn weighed(&self) -> Option<Weighed> {
+        let (standing, verdict) = self.standing?;
+        let evidence = match verdict {
+            Verdict::Told => None,
+            Verdict::Dead(evidence) => Some(evidence),
+            Verdict::RetryAt(_) | Verdict::Quarantine | Verdict::GiveUp(_) => return None,
+        };
+        Some(Weighed {
+            app: standing.app(),
+            device: standing.device(),
+            transport: standing.transport.0,
+            environment: standing.environment.0,
+            evidence,
+            told_at: standing.level.told_at.max(standing.other_told_at).map(Timestamp::from_ms),
+            condemned_at: standing.verdict.map(|_| Timestamp::from_ms(standing.status_at)),
+        })
+    }
+}
+
+impl<'a> Outbox<'a> {
+    fn finish_one(
+        &mut self,
+        finished: &'a Finished,
+        standing: &Standing,
+        verdict: Verdict,
+        settings: &Settings,
+        now: Timestamp,
+    ) {
+        let Finished { call, reply, .. } = finished;
+        let retry_at = if let Verdict::RetryAt(at) = verdict { Some(at) } else { None };
+        self.answers.push(Answer::new(finished, retry_at));
+        let status = self.status_after(call, reply, standing, verdict, now);
+        if standing.level.lease.as_deref() == Some(call.attempt.to_string().as_str()) {
+            let level = self.level_after(call, standing, verdict, status, settings, now);
+            self.levels.insert(call.key(), level);
         }
     }
 
-    /// The level after a verdict.
-    fn after(&self, call: &Call, verdict: Verdict, now: Timestamp) -> LevelValues {
-        let mut level = LevelValues::idle(call.app, call.device, call.class, self.told);
-        let again_at = match verdict {
-            Verdict::Told => {
-                level.told = self.told.max(call.trigger.head.0);
-                level.told_at = Some(now.as_ms());
-                None
+    /// The device's status after a verdict; noted if it changes.
+    fn status_after(
+        &mut self,
+        call: &Call,
+        reply: &'a Reply,
+        standing: &Standing,
+        verdict: Verdict,
+        now: Timestamp,
+    ) -> DeviceStatus {
+        let (before, key) = (standing.status.0, (call.app, call.device));
+        let of_this_token = call.token_version == standing.token_version;
+        let sentence = self.sentences.get(&key).copied().unwrap_or(DeviceStatus::Quarantined);
+        let (status, evidence) = match verdict {
+            Verdict::Dead(evidence) if before != DeviceStatus::Gone => (sentence, Some(evidence)),
+            Verdict::Quarantine if before != DeviceStatus::Gone => {
+                (DeviceStatus::Quarantined, standing.verdict.map(|word| word.0))
             }
+            Verdict::Told if of_this_token && before == DeviceStatus::Quarantined => (DeviceStatus::Active, None),
+            _ => return before,
+        };
+        // Both classes may say something of one device: that it is gone outweighs all else.
+        let noted = self.statuses.get(&key).map(|change| change.status);
+        if noted == Some(DeviceStatus::Gone) {
+            return DeviceStatus::Gone;
+        }
+        let reason = reply.reason.as_deref().filter(|_| reply.meaning != Meaning::Accepted);
+        let change = StatusChange { app: call.app, device: call.device, status, reason, verdict: evidence };
+        self.statuses.insert(key, change);
+        if status != noted.unwrap_or(before) {
+            let reason = reason.map(str::to_owned);
+            self.moments.push(NewMoment::new(call.app, call.device, now, &Moment::Status { status, reason }));
+        }
+        status
+    }
+
+    /// The level after a verdict.
+    fn level_after(
+        &mut self,
+        call: &Call,
+        standing: &Standing,
+        verdict: Verdict,
+        status: DeviceStatus,
+        settings: &Settings,
+        now: Timestamp,
+    ) -> Level {
+        let mut level = standing.level.clone();
+        level.lease = None;
+        let again_at = match verdict {
             Verdict::RetryAt(at) => Some(at),
             Verdict::Quarantine => Some(now + PROBE_EVERY),
-            Verdict::Gone | Verdict::GiveUp(_) => None,
+            Verdict::Dead(_) if status == DeviceStatus::Quarantined => Some(now + PROBE_EVERY),
+            Verdict::Told | Verdict::Dead(_) | Verdict::GiveUp(_) => None,
         };
-        if let Some(at) = again_at.filter(|at| *at < call.trigger.expires_at) {
-            level.claim(call);
-            level.lease = None;
-            level.due_at = Some(at.as_ms());
-        } else if verdict != Verdict::Gone {
-            // What came while the call was under way makes the next wake, unless a poll has already brought it.
-            let newer = self.head > call.trigger.head.0 && self.head > level.told;
-            let wanted = self.reached < self.head || level.told < self.sticky_head;
-            let from = if let Verdict::GiveUp(from) = verdict { from } else { now };
-            level.due_at = (newer && wanted).then_some(from.as_ms());
-            level.passed = if verdict == Verdict::Told { 0 } else { call.trigger.head.0 };
+        match (again_at.filter(|at| *at < call.trigger.expires_at), verdict) {
+            (Some(at), _) => {
+                level.due_at = Some(at.as_ms());
+                level.waits_for = None;
+                return level;
+            }
+            (None, Verdict::Told) => {
+                level.told(call, standing.reached(), now);
+                let (transport, class) = (call.target.transport, call.wake_class);
+                self.tallies.count(call.app, transport, class, now, Tally::Wakes, 1);
+                if call.trigger.head.0 <= standing.reached() {
+                    for tally in Tally::of_fetch(Duration::ZERO) {
+                        self.tallies.count(call.app, transport, class, now, tally, 1);
+                    }
+                }
+                let budget = settings.policy(standing.platform.0, call.wake_class).budget;
+                if call.wake_class == call.class {
+                    level.spend(budget, call.started_at);
+                }
+                self.tell_other_class(call, standing, budget, now);
+            }
+            (None, _) => level.passed = level.passed.max(call.trigger.head.0),
+        }
+        level.close(None);
+        let from = match verdict {
+            Verdict::Dead(_) if status == DeviceStatus::Gone => return level,
+            Verdict::GiveUp(from) => from,
+            _ => now,
+        };
+        // What came while the call was under way makes the next wake; which alert that is takes a look at the events.
+        let longer = call.class == Class::Background && level.expires_at > call.trigger.expires_at.as_ms();
+        let newer = level.head > level.told && (longer || level.head > call.trigger.head.0);
+        if !level.wanted(standing.reached()) {
+            level.answered();
+        } else if verdict == Verdict::Told && (call.class == Class::Background || !newer) {
+            let standing = Standing { level: level.clone(), status: Word(status), ..standing.clone() };
+            self.look_ahead(standing, &mut level, settings, now);
+        } else {
+            level.due_at = newer.then_some(from.as_ms());
         }
         level
     }
 
-    /// The device's status after a verdict, if it changes.
-    fn status_after(&self, call: &Call, reply: &Reply, verdict: Verdict) -> Option<DeviceStatus> {
-        let current = call.token_version == self.token_version;
-        match verdict {
-            Verdict::Gone => Some(DeviceStatus::Gone),
-            Verdict::Quarantine if self.status.0 != DeviceStatus::Gone => Some(DeviceStatus::Quarantined),
-            Verdict::Told if current && self.status.0 == DeviceStatus::Quarantined => {
-                (reply.meaning == Meaning::Accepted).then_some(DeviceStatus::Active)
+    /// When a device that has just been told is to be looked at again.
+    fn look_ahead(&mut self, standing: Standing, level: &mut Level, settings: &Settings, now: Timestamp) {
+        let Some(about) = standing.about(None, settings) else {
+            return;
+        };
+        match policy::decide(&standing.situation(&about, CredentialFit::Fits, settings), now) {
+            Decision::Send => level.due_at = Some(now.as_ms()),
+            Decision::Defer(until, reason) => {
+                level.wait(until, reason);
+                if reason.belongs_in_timeline() {
+                    let (class, head) = (standing.class(), about.candidate.head);
+                    let moment = Moment::Deferred { class, head, reason, until };
+                    self.moments.push(NewMoment::new(standing.app(), standing.device(), now, &moment));
+                }
             }
-            _ => None,
+            Decision::Drop(_) => {}
         }
+    }
+
+    /// An accepted alert tells the background class too: the phone comes for either. What goes out as background counts there.
+    fn tell_other_class(&mut self, call: &Call, standing: &Standing, budget: Budget, now: Timestamp) {
+        if call.class != Class::Alert {
+            return;
+        }
+        let budget_full_at = (call.wake_class == Class::Background).then(|| {
+            let bucket = Bucket { full_at: Timestamp::from_ms(standing.other_budget_full_at.unwrap_or_default()) };
+            bucket.spent(budget, call.started_at).full_at.as_ms()
+        });
+        let unanswered = i64::from(call.trigger.head.0 > standing.reached());
+        let (app, device, told) = (call.app, call.device, call.trigger.head.0);
+        self.background.push(ToldOther { app, device, told, at: now.as_ms(), unanswered, budget_full_at });
     }
 }
 
-/// An accepted alert tells the background class too: the phone comes for either.
-async fn tell_background(tx: &mut Tx, changed: &[LevelValues]) -> Result<()> {
-    let alerts: Vec<_> =
-        changed.iter().filter(|level| level.class == Class::Alert && level.told_at.is_some()).collect();
-    if alerts.is_empty() {
-        return Ok(());
+fn answered(call: &Call, standing: &Standing) -> Answered {
+    Answered {
+        transport: call.target.transport,
+        started_at: call.started_at,
+        token_version: call.token_version,
+        tries: call.tries,
+        expires_at: call.trigger.expires_at,
+        current_token_version: standing.token_version,
+        registered_at: Timestamp::from_ms(standing.registered_at),
+        jitter: rand::rng().random_range(0.0..1.0),
     }
-    let sql = "update levels set told = cast(r.value->>'told' as bigint) from json_each($1) r
-               where levels.app_id = r.value->>'app' and levels.device_id = r.value->>'device'
-                 and levels.class = 'background' and levels.told < cast(r.value->>'told' as bigint)";
-    tx.execute(sql, (rows(&alerts)?,)).await?;
+}
+
+async fn tell_background(tx: &mut Tx, told: &[ToldOther]) -> Result<()> {
+    let (pushed, told): (Vec<_>, Vec<_>) = told.iter().partition(|told| told.budget_full_at.is_some());
+    if !told.is_empty() {
+        // Silent news that the alert has told of goes on by its own list from there: it may be worth waking for longer than the alert.
+        let sql = concat!(
+            "update levels set told = cast(r.value->>'told' as bigint),
+                 wakes_unfetched = case when levels.wakes_unfetched = 0 and levels.head > ",
+            reached!("levels"),
+            " then cast(r.value->>'unanswered' as bigint) else levels.wakes_unfetched end,
+                 rewake_from = case when levels.wakes_unfetched = 0 then cast(r.value->>'at' as bigint) else levels.rewake_from end
+             from json_each($1) r
+             where levels.app_id = r.value->>'app' and levels.device_id = r.value->>'device'
+               and levels.class = 'background' and levels.told < cast(r.value->>'told' as bigint)"
+        );
+        tx.execute(sql, (rows(&told)?,)).await?;
+    }
+    if !pushed.is_empty() {
+        let sql =
+            "insert into levels (app_id, device_id, class, head, sticky_head, expires_at, told, told_at, rewake_from,
+                       wakes_unfetched, budget_full_at)
+                   select value->>'app', value->>'device', 'background', 0, 0, 0, cast(value->>'told' as bigint),
+                       cast(value->>'at' as bigint), cast(value->>'at' as bigint), cast(value->>'unanswered' as bigint),
+                       cast(value->>'budget_full_at' as bigint)
+                   from json_each($1) where true
+                   on conflict (app_id, device_id, class) do update set
+                       told = case when excluded.told > levels.told then excluded.told else levels.told end,
+                       told_at = excluded.told_at, rewake_from = excluded.rewake_from,
+                       wakes_unfetched = levels.wakes_unfetched + excluded.wakes_unfetched,
+                       budget_full_at = excluded.budget_full_at";
+        tx.execute(sql, (rows(&pushed)?,)).await?;
+    }
     Ok(())
 }
 
@@ -198,7 +403,8 @@ async fn change_statuses(tx: &mut Tx, changes: &[StatusChange<'_>], now: Timesta
     if changes.is_empty() {
         return Ok(());
     }
-    let sql = "update devices set status = r.value->>'status', status_reason = r.value->>'reason', status_at = $2
+    let sql = "update devices set status = r.value->>'status', status_reason = r.value->>'reason', status_at = $2,
+                   verdict = r.value->>'verdict'
                from json_each($1) r where devices.app_id = r.value->>'app' and devices.id = r.value->>'device'";
     tx.execute(sql, (rows(changes)?, now.as_ms())).await?;
     Ok(())

@@ -6,6 +6,7 @@ use super::{
     Result, Store,
     db::{Tx, Word, rows},
     devices::{self, Device},
+    levels::{close_wake, reached},
 };
 use crate::domain::{
     device::followable,
@@ -28,17 +29,6 @@ pub enum Follow {
     /// There is no such device.
     NoDevice,
 }
-
-/// How far a device is, for the level row `l`: a scalar subquery.
-macro_rules! reached {
-    ($levels:literal) => {
-        concat!(
-            "(select case a.confirm when 'ack' then d.acked else d.fetched end from devices d join apps a on a.id = d.app_id ",
-            "where d.app_id = ", $levels, ".app_id and d.id = ", $levels, ".device_id)"
-        )
-    };
-}
-pub(super) use reached;
 
 impl Store {
     /// Lets a device follow a feed; following twice changes nothing.
@@ -69,7 +59,7 @@ impl Store {
         let Some(device) = devices::find(&mut tx, app, device).await? else {
             return Ok(Follow::NoDevice);
         };
-        remove(&mut tx, &device, std::slice::from_ref(feed), self.inner.clock.now()).await?;
+        remove(&mut tx, app, &[Word(device.id)], std::slice::from_ref(feed), self.inner.clock.now()).await?;
         tx.commit().await?;
         self.ring();
         Ok(Follow::Done)
@@ -123,16 +113,35 @@ pub(super) async fn add(tx: &mut Tx, device: &Device, feeds: &[FeedName]) -> Res
     Ok(Position(counter))
 }
 
-/// Leaves feeds and takes what waits there out of the levels.
-pub(super) async fn remove(tx: &mut Tx, device: &Device, feeds: &[FeedName], now: Timestamp) -> Result<()> {
+/// Lets devices leave feeds and takes what waits there out of their levels.
+pub(super) async fn remove(
+    tx: &mut Tx,
+    app: AppId,
+    devices: &[Word<DeviceId>],
+    feeds: &[FeedName],
+    now: Timestamp,
+) -> Result<()> {
     if feeds.is_empty() {
         return Ok(());
     }
-    let sql = "delete from follows where app_id = $1 and device_id = $2 and feed in (select value from json_each($3))";
-    if tx.execute(sql, (Word(device.app), Word(device.id), rows(feeds)?)).await? == 0 {
+    let sql = "delete from follows where app_id = $1 and device_id in (select value from json_each($2))
+                 and feed in (select value from json_each($3))";
+    if tx.execute(sql, (Word(app), rows(devices)?, rows(feeds)?)).await? == 0 {
         return Ok(());
     }
-    // What still wants the device awake is found anew from the feeds it still follows. A call under way keeps its lease.
+    find_levels_anew(tx, app, devices, feeds, now).await
+}
+
+/// What still wants devices awake is found anew from the feeds they follow, for something in `feeds` does no more. A call under way keeps
+/// its lease.
+pub(super) async fn find_levels_anew(
+    tx: &mut Tx,
+    app: AppId,
+    devices: &[Word<DeviceId>],
+    feeds: &[FeedName],
+    now: Timestamp,
+) -> Result<()> {
+    let (app, devices, feeds) = (Word(app), rows(devices)?, rows(feeds)?);
     let sql = concat!(
         "update levels set
             head = coalesce((
@@ -147,7 +156,7 @@ pub(super) async fn remove(tx: &mut Tx, device: &Device, feeds: &[FeedName], now
                     union all
                     select max(f.since) from follows f
                     where f.app_id = levels.app_id and f.device_id = levels.device_id and levels.class = 'background'
-                      and f.since > ",
+                      and f.since <= levels.head and f.since > ",
         reached!("levels"),
         "
                 ) as wanted
@@ -159,21 +168,26 @@ pub(super) async fn remove(tx: &mut Tx, device: &Device, feeds: &[FeedName], now
                   and e.position > levels.told and e.position <= levels.sticky_head
             ), 0),
             feed = case when levels.feed in (select value from json_each($3)) then null else levels.feed end
-         where app_id = $1 and device_id = $2"
+         where app_id = $1 and device_id in (select value from json_each($2))"
     );
-    tx.execute(sql, (Word(device.app), Word(device.id), rows(feeds)?)).await?;
+    tx.execute(sql, (app, devices.clone(), feeds.clone())).await?;
     // An open wake about a feed that was left makes room; one that nothing is left for ends.
-    let sql = "update levels set due_at = $4, wake_id = null, tries = 0
-               where app_id = $1 and device_id = $2 and lease is null and wake_id is not null
-                 and wake_feed in (select value from json_each($3))";
-    tx.execute(sql, (Word(device.app), Word(device.id), rows(feeds)?, now.as_ms())).await?;
     let sql = concat!(
-        "update levels set due_at = null, wake_id = null, tries = 0
-         where app_id = $1 and device_id = $2 and lease is null and sticky_head <= told and head <= ",
+        "update levels set due_at = $4, ",
+        close_wake!(),
+        " where app_id = $1 and device_id in (select value from json_each($2)) and lease is null and wake_id is not null
+            and wake_feed in (select value from json_each($3))"
+    );
+    tx.execute(sql, (app, devices.clone(), feeds, now.as_ms())).await?;
+    let sql = concat!(
+        "update levels set due_at = null, ",
+        close_wake!(),
+        " where app_id = $1 and device_id in (select value from json_each($2)) and lease is null
+           and sticky_head <= told and head <= ",
         reached!("levels"),
         ""
     );
-    tx.execute(sql, (Word(device.app), Word(device.id))).await?;
+    tx.execute(sql, (app, devices)).await?;
     Ok(())
 }
 
@@ -198,7 +212,8 @@ pub(super) async fn raise_for_follow(
         reached!("levels"),
         " and levels.expires_at > excluded.expires_at
                    then levels.expires_at else excluded.expires_at end,
-            due_at = case when levels.wake_id is null then excluded.due_at else levels.due_at end
+            due_at = case when levels.wake_id is not null or levels.waits_for <> 'rewake' then levels.due_at
+                          else excluded.due_at end
          where excluded.head > levels.head"
     );
     let feed = feed.map(|feed| Word(feed.clone()));
@@ -209,22 +224,13 @@ pub(super) async fn raise_for_follow(
 
 /// All levels at the present, all open wakes ended: for a changed user.
 pub(super) async fn set_levels_to(tx: &mut Tx, device: &Device, present: Position) -> Result<()> {
-    let sql = "update levels set head = $3, sticky_head = 0, told = $3, due_at = null, wake_id = null, lease = null, tries = 0,
-                 wakes_unfetched = 0
-               where app_id = $1 and device_id = $2";
-    tx.execute(sql, (Word(device.app), Word(device.id), present.0)).await?;
-    Ok(())
-}
-
-/// A device that registers again is looked at again, if anything waits for it.
-pub(super) async fn wake_up(tx: &mut Tx, device: &Device, now: Timestamp) -> Result<()> {
+    // The budget stays: it is about the phone, whoever holds it.
     let sql = concat!(
-        "update levels set due_at = $3
-         where app_id = $1 and device_id = $2 and lease is null and told < head and expires_at > $3
-           and (head > ",
-        reached!("levels"),
-        " or told < sticky_head) and (due_at is null or due_at > $3)"
+        "update levels set head = $3, sticky_head = 0, told = $3, told_expires_at = 0, due_at = null, wakes_unfetched = 0,
+             rewakes = 0, heads_unfetched = '[]', ",
+        close_wake!(),
+        " where app_id = $1 and device_id = $2"
     );
-    tx.execute(sql, (Word(device.app), Word(device.id), now.as_ms())).await?;
+    tx.execute(sql, (Word(device.app), Word(device.id), present.0)).await?;
     Ok(())
 }

@@ -46,6 +46,11 @@ impl<Q: Send + 'static, A: Send + 'static> Group<Q, A> {
         Self { queue }
     }
 
+    /// Whether more than half of the queue is taken.
+    pub fn is_pressed(&self) -> bool {
+        self.queue.capacity() < WAITING / 2
+    }
+
     /// Writes one request, together with whatever else is waiting.
     pub async fn write(&self, request: Q) -> Result<A> {
         let (caller, answer) = oneshot::channel();

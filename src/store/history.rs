@@ -1,11 +1,15 @@
 //! Attempts: written when a call starts, completed when it ends, read by people who ask what happened.
 
+use std::collections::HashSet;
+
 use serde::Serialize;
 
 use super::{
     Result, Store,
     call::{Call, Finished},
     db::{Tx, Word, rows},
+    devices::Device,
+    tallies::Tallies,
 };
 use crate::domain::{
     device::Transport,
@@ -13,6 +17,7 @@ use crate::domain::{
     feed::Position,
     id::{AppId, AttemptId, DeviceId, WakeId},
     push::Outcome,
+    tally::Tally,
     time::Timestamp,
 };
 
@@ -26,6 +31,9 @@ pub struct Attempt {
     pub transport: Transport,
     pub class: Class,
     pub tries: i64,
+    /// It announces what lies above this,
+    pub after: Position,
+    /// up to this.
     pub head: Position,
     pub started_at: Timestamp,
     pub duration_ms: Option<i64>,
@@ -47,6 +55,7 @@ struct AttemptRow {
     class: Word<Class>,
     #[sqlx(rename = "try")]
     tries: i64,
+    after_position: i64,
     head: i64,
     started_at: i64,
     duration_ms: Option<i64>,
@@ -61,8 +70,8 @@ struct AttemptRow {
 macro_rules! select_attempts {
     ($($clause:literal)*) => {
         concat!(
-            "select t.id, t.wake_id, t.device_id, t.transport, t.class, t.try, t.head, t.started_at, t.duration_ms, t.outcome, ",
-            "t.status, t.reason, t.provider_id, t.retry_at, t.bytes from ",
+            "select t.id, t.wake_id, t.device_id, t.transport, t.class, t.try, t.after_position, t.head, ",
+            "t.started_at, t.duration_ms, t.outcome, t.status, t.reason, t.provider_id, t.retry_at, t.bytes from ",
             $($clause),*
         )
     };
@@ -77,6 +86,7 @@ impl From<AttemptRow> for Attempt {
             transport: row.transport.0,
             class: row.class.0,
             tries: row.tries,
+            after: Position(row.after_position),
             head: Position(row.head),
             started_at: Timestamp::from_ms(row.started_at),
             duration_ms: row.duration_ms,
@@ -169,6 +179,28 @@ impl Store {
     }
 }
 
+/// The attempts of a device, newest first, before the one named.
+pub(super) async fn of_device(tx: &mut Tx, device: &Device, before: AttemptId, limit: usize) -> Result<Vec<Attempt>> {
+    let sql = select_attempts!(
+        "attempts t where t.app_id = $1 and t.device_id = $2 and t.id < $3 order by t.id desc limit $4"
+    );
+    let values = (Word(device.app), Word(device.id), Word(before), limit as i64);
+    Ok(tx.fetch_all::<AttemptRow>(sql, values).await?.into_iter().map(Attempt::from).collect())
+}
+
+/// The attempts of a device, oldest first, from the one named on.
+pub(super) async fn of_device_from(
+    tx: &mut Tx,
+    device: &Device,
+    from: AttemptId,
+    limit: usize,
+) -> Result<Vec<Attempt>> {
+    let sql =
+        select_attempts!("attempts t where t.app_id = $1 and t.device_id = $2 and t.id >= $3 order by t.id limit $4");
+    let values = (Word(device.app), Word(device.id), Word(from), limit as i64);
+    Ok(tx.fetch_all::<AttemptRow>(sql, values).await?.into_iter().map(Attempt::from).collect())
+}
+
 #[derive(Serialize)]
 struct Begun {
     app: AppId,
@@ -193,7 +225,7 @@ pub(super) async fn begin(tx: &mut Tx, calls: &[Call]) -> Result<()> {
             wake: call.trigger.wake,
             device: call.device,
             transport: call.target.transport,
-            class: call.class,
+            class: call.wake_class,
             tries: call.tries,
             after: call.after,
             head: call.trigger.head,
@@ -243,15 +275,54 @@ impl<'a> Answer<'a> {
     }
 }
 
-/// Completes attempts. A late answer is the truth, also about an attempt that was given up as `unknown`.
-pub(super) async fn complete(tx: &mut Tx, answers: &[Answer<'_>]) -> Result<()> {
-    let sql = "update attempts set
-                   duration_ms = cast(r.value->>'duration_ms' as bigint), outcome = r.value->>'outcome',
-                   status = cast(r.value->>'status' as bigint), reason = r.value->>'reason',
-                   provider_id = r.value->>'provider_id', retry_at = cast(r.value->>'retry_at' as bigint),
-                   bytes = cast(r.value->>'bytes' as bigint)
+/// Completes attempts; answers which of them had not ended before. A late answer is the truth, also about an attempt that was given up as
+/// `unknown`.
+pub(super) async fn complete(tx: &mut Tx, answers: &[Answer<'_>]) -> Result<HashSet<AttemptId>> {
+    macro_rules! complete {
+        ($rest:literal) => {
+            concat!(
+                "update attempts set
+                     duration_ms = cast(r.value->>'duration_ms' as bigint), outcome = r.value->>'outcome',
+                     status = cast(r.value->>'status' as bigint), reason = r.value->>'reason',
+                     provider_id = r.value->>'provider_id', retry_at = cast(r.value->>'retry_at' as bigint),
+                     bytes = cast(r.value->>'bytes' as bigint)
+                 from json_each($1) r
+                 where attempts.app_id = r.value->>'app' and attempts.id = r.value->>'id' ",
+                $rest
+            )
+        };
+    }
+    let sql = complete!("and attempts.outcome is null returning attempts.id");
+    let completed: Vec<(Word<AttemptId>,)> = tx.fetch_all(sql, (rows(answers)?,)).await?;
+    let completed: HashSet<AttemptId> = completed.into_iter().map(|(id,)| id.0).collect();
+    let late: Vec<_> = answers.iter().filter(|answer| !completed.contains(&answer.id)).collect();
+    if !late.is_empty() {
+        tx.execute(complete!(""), (rows(&late)?,)).await?;
+    }
+    Ok(completed)
+}
+
+/// An attempt that nobody will hear of any more.
+#[derive(Serialize)]
+pub(super) struct Lost<'a> {
+    pub app: AppId,
+    pub attempt: &'a str,
+}
+
+/// Attempts whose lease ran out without an answer are `unknown`.
+pub(super) async fn give_up(tx: &mut Tx, lost: &[Lost<'_>]) -> Result<()> {
+    if lost.is_empty() {
+        return Ok(());
+    }
+    let sql = "update attempts set outcome = 'unknown', reason = 'no answer was recorded before the lease ended'
                from json_each($1) r
-               where attempts.app_id = r.value->>'app' and attempts.id = r.value->>'id'";
-    tx.execute(sql, (rows(answers)?,)).await?;
-    Ok(())
+               where attempts.app_id = r.value->>'app' and attempts.id = r.value->>'attempt' and attempts.outcome is null
+               returning attempts.app_id, attempts.transport, attempts.class, attempts.started_at";
+    type Row = (Word<AppId>, Word<Transport>, Word<Class>, i64);
+    let mut tallies = Tallies::default();
+    for (app, transport, class, started_at) in tx.fetch_all::<Row>(sql, (rows(lost)?,)).await? {
+        let at = Timestamp::from_ms(started_at);
+        tallies.count(app.0, transport.0, class.0, at, Tally::Attempts(Outcome::Unknown), 1);
+    }
+    tallies.write(tx).await
 }

@@ -3,15 +3,18 @@
 use std::time::Duration;
 
 use super::{
-    Result, Store,
-    db::{Json, Tx, Word, rows},
+    Result, Store, brake,
+    db::{Tx, Word, rows},
     events::IDEMPOTENCY_KEPT,
+    history::{self, Lost},
 };
-use crate::domain::{id::AppId, settings::Settings, time::Timestamp};
+use crate::domain::{id::AppId, time::Timestamp};
 
 /// Rows that one transaction takes away.
 const CHUNK: i64 = 500;
 const DAY: Duration = Duration::from_secs(86_400);
+/// How long a finished operation is shown.
+const OPERATIONS_KEPT: Duration = Duration::from_secs(30 * 86_400);
 /// Deletes outlive retention, so that a phone which comes late still learns of them (contract §5, Polling).
 const DELETES_KEPT: Duration = Duration::from_secs(30 * 86_400);
 
@@ -21,12 +24,16 @@ impl Store {
         let now = self.inner.clock.now();
         let mut most = self.forget_requests(now).await?;
         most = most.max(self.give_up_attempts(now).await?);
+        most = most.max(self.age_devices().await?);
+        most = most.max(self.drop_tallies(now, CHUNK).await?);
+        self.watch_wake_rates(now).await?;
+        self.announce().await?;
         let sql = "select id, overrides from apps where deleted_at is null";
-        let apps: Vec<(Word<AppId>, Json<serde_json::Value>)> = self.db().fetch_all(sql, ()).await?;
+        let apps: Vec<(Word<AppId>, String)> = self.db().fetch_all(sql, ()).await?;
         for (app, overrides) in apps {
-            let retention = Settings::of(&overrides.0).unwrap_or_default().retention;
+            let retention = self.inner.settings.get(app.0, &overrides).retention;
             most = most.max(self.drop_events(app.0, now, DAY * retention.events_days).await?);
-            most = most.max(self.drop_attempts(app.0, now - DAY * retention.attempts_days).await?);
+            most = most.max(self.drop_history(app.0, now - DAY * retention.attempts_days).await?);
         }
         most = most.max(self.purge_deleted_apps().await?);
         Ok(most >= CHUNK as u64)
@@ -38,15 +45,31 @@ impl Store {
         let keys = self.db().execute(sql, ((now - IDEMPOTENCY_KEPT).as_ms(), CHUNK)).await?;
         let sql = "delete from device_tokens where secret_hash in
                      (select secret_hash from device_tokens where expires_at is not null and expires_at < $1 limit $2)";
-        Ok(keys.max(self.db().execute(sql, (now.as_ms(), CHUNK)).await?))
+        let tokens = self.db().execute(sql, (now.as_ms(), CHUNK)).await?;
+        let sql = "delete from operations where (app_id, id) in
+                     (select app_id, id from operations where finished_at < $1 limit $2)";
+        let operations = self.db().execute(sql, ((now - OPERATIONS_KEPT).as_ms(), CHUNK)).await?;
+        // What the mass brakes have counted before their window.
+        let sql = "delete from verdicts where (app_id, transport, environment, minute) in
+                     (select app_id, transport, environment, minute from verdicts where minute < $1 limit $2)";
+        let verdicts = self.db().execute(sql, (brake::window_from(now).as_ms(), CHUNK)).await?;
+        Ok(keys.max(tokens).max(operations).max(verdicts))
     }
 
     /// Attempts whose device or lease is gone, so that no claim comes by to mark them.
     async fn give_up_attempts(&self, now: Timestamp) -> Result<u64> {
-        let sql = "update attempts set outcome = 'unknown', reason = 'no answer was recorded before the lease ended'
-                   where outcome is null and started_at < $1";
+        let sql =
+            "select app_id, id from attempts where outcome is null and started_at < $1 order by started_at limit $2";
         let long_ago = now - self.inner.options.lease * 2;
-        Ok(self.db().execute(sql, (long_ago.as_ms(),)).await?)
+        let found: Vec<(Word<AppId>, String)> = self.db().fetch_all(sql, (long_ago.as_ms(), CHUNK)).await?;
+        if found.is_empty() {
+            return Ok(0);
+        }
+        let lost: Vec<Lost<'_>> = found.iter().map(|(app, attempt)| Lost { app: app.0, attempt }).collect();
+        let mut tx = self.db().begin().await?;
+        history::give_up(&mut tx, &lost).await?;
+        tx.commit().await?;
+        Ok(lost.len() as u64)
     }
 
     /// Drops events past retention, but not the newest of a key, nor a delete before its time, nor one that may still wake.
@@ -80,10 +103,23 @@ impl Store {
         Ok(dropped)
     }
 
-    async fn drop_attempts(&self, app: AppId, before: Timestamp) -> Result<u64> {
-        let sql = "delete from attempts where app_id = $1 and id in
-                     (select id from attempts where app_id = $1 and started_at < $2 order by started_at limit $3)";
-        Ok(self.db().execute(sql, (Word(app), before.as_ms(), CHUNK)).await?)
+    /// Attempts, and what else has happened to devices. The search need not hold up the writer.
+    async fn drop_history(&self, app: AppId, before: Timestamp) -> Result<u64> {
+        let values = (Word(app), before.as_ms(), CHUNK);
+        let sql = "select id from attempts where app_id = $1 and started_at < $2 order by started_at limit $3";
+        let attempts: Vec<(String,)> = self.db().fetch_all(sql, values).await?;
+        if !attempts.is_empty() {
+            let sql = "delete from attempts where app_id = $1 and id in (select value->>0 from json_each($2))";
+            self.db().execute(sql, (Word(app), rows(&attempts)?)).await?;
+        }
+        let sql = "select device_id, id from timeline where app_id = $1 and at < $2 order by at limit $3";
+        let moments: Vec<(String, String)> = self.db().fetch_all(sql, values).await?;
+        if !moments.is_empty() {
+            let sql = "delete from timeline where app_id = $1 and (device_id, id) in
+                         (select value->>0, value->>1 from json_each($2))";
+            self.db().execute(sql, (Word(app), rows(&moments)?)).await?;
+        }
+        Ok(attempts.len().max(moments.len()) as u64)
     }
 
     /// What belonged to a deleted app, and at last its row.
@@ -106,14 +142,17 @@ impl Store {
 async fn purge_chunk(tx: &mut Tx, app: Word<AppId>) -> Result<u64> {
     macro_rules! purge {
         ($($table:literal $key:literal)*) => {
-            [$(concat!("delete from ", $table, " where app_id = $1 and ", $key, " in (select ", $key, " from ", $table,
+            [$(concat!("delete from ", $table, " where app_id = $1 and (", $key, ") in (select ", $key, " from ", $table,
                        " where app_id = $1 limit $2)")),*]
         };
     }
     // What raises levels goes before the levels, and these before their devices: no level is ever due without its device.
     let statements = purge!(
-        "fanouts" "position" "follows" "device_id" "levels" "device_id" "device_tokens" "secret_hash" "attempts" "id"
-        "events" "position" "feed_drops" "feed" "idempotency" "key" "credentials" "name" "app_keys" "id" "devices" "id"
+        "fanouts" "position" "follows" "device_id, feed" "levels" "device_id, class" "device_tokens" "secret_hash"
+        "attempts" "id" "timeline" "device_id, id" "events" "position" "feed_drops" "feed" "idempotency" "key"
+        "credentials" "transport, name" "app_keys" "id" "tallies" "what, at, transport, class"
+        "verdicts" "transport, environment, minute" "brakes" "transport, environment" "alarms" "name" "operations" "id"
+        "devices" "id"
     );
     for sql in statements {
         let purged = tx.execute(sql, (app, CHUNK)).await?;

@@ -1,11 +1,14 @@
 //! The store: one method, one transaction, one sentence of business.
 
+mod alarms;
 mod apps;
+mod brake;
 mod call;
 mod claim;
 mod credentials;
 mod db;
 mod devices;
+mod erase;
 mod events;
 mod fanout;
 mod finish;
@@ -14,12 +17,22 @@ mod group;
 mod history;
 mod janitor;
 mod levels;
+mod operations;
 mod register;
+mod release;
+mod settings;
 mod snapshot;
+mod stale;
+mod standing;
+mod stats;
 mod status;
 mod sync;
+mod tallies;
+mod timeline;
 mod tokens;
+mod underway;
 mod visits;
+mod wake_rate;
 
 use std::{sync::Arc, time::Duration};
 
@@ -28,24 +41,29 @@ use tokio::sync::Notify;
 use tokio_util::task::TaskTracker;
 
 pub use self::{
+    alarms::Alarm,
     apps::{App, AppKey, KeyHolder},
     call::{Call, Finished},
-    claim::Claimed,
+    claim::{Claimed, Share},
     credentials::{CredentialInfo, PutCredential},
     devices::{Device, DeviceFilter},
     events::{Accept, Accepted, Idempotency, StoredEvent},
     fanout::FanOut,
     follows::Follow,
     history::{Attempt, AttemptFilter},
+    operations::Operation,
     register::{Patched, Registered},
+    release::{Release, StandingBrake},
     snapshot::{SnapshotItem, SnapshotPage},
+    stats::{DeviceCounts, Stats},
     status::{EventCounts, EventState},
     sync::{Feed, FeedPage, Page, PageEntry, PageRequest, Paged},
-    visits::Visit,
+    timeline::{Entry, Heard, Lagging, Timeline},
+    visits::{Visit, Visited},
 };
-use self::{db::Db, group::Group};
+use self::{db::Db, group::Group, settings::SettingsCache, stats::KeptCounts, underway::UnderWay, wake_rate::LastLook};
 use crate::{
-    domain::{cursor::Epoch, time::Clock},
+    domain::{cursor::Epoch, record::Load, time::Clock},
     secret::Secrets,
 };
 
@@ -98,9 +116,18 @@ struct Inner {
     epoch: Epoch,
     /// Rung after a commit that may have made something due.
     changed: Arc<Notify>,
+    /// Rung when an erasure goes on after its request.
+    erasing: Notify,
     accepts: Group<Accept, Accepted>,
-    visits: Group<Visit, ()>,
+    visits: Group<Visit, Visited>,
     finishes: Group<Finished, finish::Due>,
+    settings: Arc<SettingsCache>,
+    under_way: UnderWay,
+    device_counts: KeptCounts,
+    wake_rates: LastLook,
+    sweep: stale::Sweep,
+    /// What goes on when its caller has hung up.
+    tasks: TaskTracker,
 }
 
 impl Store {
@@ -123,16 +150,47 @@ impl Store {
             let (db, clock) = (db.clone(), clock.clone());
             Group::start(tasks, move |batch| visits::write(db.clone(), clock.now(), batch))
         };
+        let settings = Arc::new(SettingsCache::default());
         let finishes = {
-            let (db, clock) = (db.clone(), clock.clone());
-            Group::start(tasks, move |batch| finish::write(db.clone(), clock.now(), batch))
+            let (db, clock, settings) = (db.clone(), clock.clone(), Arc::clone(&settings));
+            Group::start(tasks, move |batch| finish::write(db.clone(), Arc::clone(&settings), clock.now(), batch))
         };
-        Ok(Self { inner: Arc::new(Inner { db, secrets, clock, options, epoch, changed, accepts, visits, finishes }) })
+        let (under_way, device_counts, wake_rates) = (UnderWay::default(), KeptCounts::default(), LastLook::default());
+        let erasing = Notify::new();
+        let inner = Inner {
+            db,
+            secrets,
+            clock,
+            options,
+            epoch,
+            changed,
+            erasing,
+            accepts,
+            visits,
+            finishes,
+            settings,
+            under_way,
+            device_counts,
+            wake_rates,
+            sweep: stale::Sweep::default(),
+            tasks: tasks.clone(),
+        };
+        Ok(Self { inner: Arc::new(inner) })
     }
 
     /// The line of history that this database is on.
     pub fn epoch(&self) -> Epoch {
         self.inner.epoch
+    }
+
+    /// How busy the writer is.
+    pub fn load(&self) -> Load {
+        let Inner { accepts, visits, finishes, .. } = &*self.inner;
+        if accepts.is_pressed() || visits.is_pressed() || finishes.is_pressed() {
+            Load::Overloaded
+        } else {
+            Load::Normal
+        }
     }
 
     /// Whether the database answers.

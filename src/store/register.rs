@@ -6,7 +6,9 @@ use super::{
     Result, Store,
     db::{Tx, Word},
     devices::{self, Device, DeviceRow, select_devices},
-    follows, tokens,
+    follows, levels,
+    timeline::{self, NewMoment},
+    tokens,
 };
 use crate::{
     domain::{
@@ -14,9 +16,13 @@ use crate::{
         feed::{FeedKind, FeedName, Position},
         id::{self, AppId, DeviceId},
         time::Timestamp,
+        timeline::{Moment, Registered as Change},
     },
     secret,
 };
+
+/// Why a device is gone whose push token another installation has registered.
+const TOKEN_MOVED: &str = "token moved to another installation";
 
 /// What came of a registration.
 #[derive(Debug)]
@@ -118,6 +124,7 @@ pub(super) async fn apply(
     let created = known.is_none();
     let user_before = known.as_ref().and_then(|device| device.user.clone());
     let mut device = known.unwrap_or_else(|| unknown(app, &wanted, now));
+    let (token_before, status_before) = (device.token_version, device.status);
     take_token_from_others(tx, &device, &wanted, now).await?;
     let renewed = renew(&mut device, &wanted, now, created);
     match wanted.user {
@@ -127,10 +134,20 @@ pub(super) async fn apply(
     }
     let reset = created || device.user != user_before;
     devices::put(tx, &device).await?;
+    let change = match (created, reset, device.token_version == token_before) {
+        (true, ..) => Change::Created,
+        (false, true, _) => Change::UserChanged,
+        (false, false, false) => Change::TokenChanged,
+        (false, false, true) => Change::Same,
+    };
+    // A patch of nothing that matters is no registration.
+    if secret.is_some() || change != Change::Same {
+        tell(tx, &device, change, status_before, now).await?;
+    }
 
     let (newest_follow, counter) = set_feeds(tx, &device, wanted.feeds, reset, now).await?;
     if reset {
-        (device.fetched, device.acked) = (counter, counter);
+        (device.fetched, device.acked, device.missed) = (counter, counter, 0);
         devices::put(tx, &device).await?;
         follows::set_levels_to(tx, &device, counter).await?;
     } else {
@@ -138,7 +155,7 @@ pub(super) async fn apply(
             follows::raise_for_follow(tx, &device, position, feed.as_ref(), now).await?;
         }
         if renewed == Renewed::Yes {
-            follows::wake_up(tx, &device, now).await?;
+            levels::look_again(tx, app, &[device.id], now).await?;
         }
     }
     if let Some(secret) = &secret {
@@ -150,6 +167,16 @@ pub(super) async fn apply(
     let feeds = follows::feeds_of(tx, app, device.id).await?;
     let cursor = if reset { counter } else { device.acked };
     Ok(Registered { device, feeds, secret, created, reset, cursor })
+}
+
+/// Keeps for the timeline what a registration has changed.
+async fn tell(tx: &mut Tx, device: &Device, change: Change, status_before: DeviceStatus, now: Timestamp) -> Result<()> {
+    let moment = |what: &Moment| NewMoment::new(device.app, device.id, now, what);
+    let mut moments = vec![moment(&Moment::Registered { change })];
+    if device.status != status_before {
+        moments.push(moment(&Moment::Status { status: device.status, reason: Some("registered again".to_owned()) }));
+    }
+    timeline::add(tx, &moments).await
 }
 
 fn unknown(app: AppId, wanted: &Registration, now: Timestamp) -> Device {
@@ -176,6 +203,7 @@ fn unknown(app: AppId, wanted: &Registration, now: Timestamp) -> Device {
         seen_at: now,
         fetched: Position(0),
         acked: Position(0),
+        missed: 0,
     }
 }
 
@@ -197,6 +225,8 @@ fn renew(device: &mut Device, wanted: &Registration, now: Timestamp, created: bo
     if created || !same_target {
         device.token_version += 1;
         renewed = Renewed::Yes;
+        // What another token has missed says nothing of this one.
+        device.missed = 0;
     }
     // Only who shows a token, or says where it belongs, registers; a patch of anything else leaves the verdicts on it as they are.
     if token.is_some() && (wanted.token.is_some() || !same_target) {
@@ -221,15 +251,18 @@ fn renew(device: &mut Device, wanted: &Registration, now: Timestamp, created: bo
 
 /// A push token belongs to one installation; the one that had it before cannot be pushed to any more.
 async fn take_token_from_others(tx: &mut Tx, device: &Device, wanted: &Registration, now: Timestamp) -> Result<()> {
-    let sql = "update devices set token = null, token_version = token_version + 1, status = 'gone', status_reason = 'token moved to another installation',
-                 status_at = $5
-               where app_id = $1 and transport = $2 and token = $3 and id <> $4";
+    let sql = "update devices set token = null, token_version = token_version + 1, status = 'gone', status_reason = $6,
+                 status_at = $5, verdict = null
+               where app_id = $1 and transport = $2 and token = $3 and id <> $4 returning id";
     let Some(token) = wanted.token.as_ref().map(|token| token.expose_secret().to_owned()) else {
         return Ok(());
     };
-    let values = (Word(device.app), Word(wanted.transport), token, Word(device.id), now.as_ms());
-    tx.execute(sql, values).await?;
-    Ok(())
+    let values =
+        (Word(device.app), Word(wanted.transport), token, Word(device.id), now.as_ms(), TOKEN_MOVED.to_owned());
+    let others: Vec<(Word<DeviceId>,)> = tx.fetch_all(sql, values).await?;
+    let moved = Moment::Status { status: DeviceStatus::Gone, reason: Some(TOKEN_MOVED.to_owned()) };
+    let moments: Vec<_> = others.iter().map(|(other,)| NewMoment::new(device.app, other.0, now, &moved)).collect();
+    timeline::add(tx, &moments).await
 }
 
 /// Makes the follows what they should be. Answers the newest follow taken, with its feed if it is the only one, and the app's counter.
@@ -252,7 +285,7 @@ async fn set_feeds(
     wanted.push(FeedName::of_device(device.id));
     let leaving: Vec<_> = present.iter().filter(|feed| reset || !wanted.contains(feed)).cloned().collect();
     let entering: Vec<_> = wanted.into_iter().filter(|feed| reset || !present.contains(feed)).collect();
-    follows::remove(tx, device, &leaving, now).await?;
+    follows::remove(tx, device.app, &[Word(device.id)], &leaving, now).await?;
     let counter = follows::add(tx, device, &entering).await?;
     let newest = entering.last().map(|_| {
         let only = if let [feed] = entering.as_slice() { Some(feed.clone()) } else { None };

@@ -8,11 +8,14 @@ use super::{
     Result, Store,
     db::{Json, Word},
     events::StoredEvent,
+    levels::reached,
 };
 use crate::domain::{id::AppId, time::Timestamp};
 
 /// With more followers than this, counts are kept for [`REFRESH_EVERY`].
 const COUNTED_ON_READ: i64 = 1000;
+/// After the last wake a device has this long to come before it counts as unreachable.
+const SILENT_AFTER: Duration = Duration::from_secs(900);
 const REFRESH_EVERY: Duration = Duration::from_secs(10);
 
 /// Where an event stands.
@@ -46,7 +49,7 @@ pub struct EventCounts {
     pub suppressed: i64,
     /// Not told in time.
     pub expired: i64,
-    /// Cannot be told.
+    /// Cannot be told, or told as often as the policy says and never came.
     pub unreachable: i64,
     /// When this was counted.
     pub counted_at: Timestamp,
@@ -65,7 +68,8 @@ struct CountRow {
     unreachable: i64,
 }
 
-const COUNT: &str = "
+const COUNT: &str = concat!(
+    "
     select count(*) as targeted,
         coalesce(cast(sum(case when told = 0 and reached = 0 and pending = 1 then 1 else 0 end) as bigint), 0) as pending,
         coalesce(cast(sum(told) as bigint), 0) as told,
@@ -75,19 +79,22 @@ const COUNT: &str = "
         coalesce(cast(sum(case when told = 0 and reached = 1 then 1 else 0 end) as bigint), 0) as suppressed,
         coalesce(cast(sum(case when told = 0 and reached = 0 and pending = 0 and wakes = 1 and late = 1 then 1 else 0 end)
             as bigint), 0) as expired,
-        coalesce(cast(sum(case when told = 0 and reached = 0 and pending = 0 and wakes = 1 and late = 0 then 1 else 0 end)
-            as bigint), 0) as unreachable
+        coalesce(cast(sum(case when reached = 0 and pending = 0 and wakes = 1
+            and ((told = 0 and late = 0) or (told = 1 and silent = 1)) then 1 else 0 end) as bigint), 0) as unreachable
     from (
         select case when e.wake_class <> 'none' then 1 else 0 end as wakes,
             case when l.told >= e.position then 1 else 0 end as told,
             case when d.fetched >= e.position then 1 else 0 end as fetched,
             case when d.acked >= e.position then 1 else 0 end as acked,
-            case when (case a.confirm when 'ack' then d.acked else d.fetched end) >= e.position then 1 else 0 end as reached,
+            case when (",
+    reached!(),
+    ") >= e.position then 1 else 0 end as reached,
             case when (l.due_at is not null or l.wake_id is not null) and l.head >= e.position then 1
                  when f.device_id > o.after_device then 1 else 0 end as pending,
             case when exists (select 1 from attempts t where t.app_id = f.app_id and t.device_id = f.device_id
                  and t.head = e.position and t.outcome = 'accepted') then 1 else 0 end as own,
-            case when e.expires_at <= $3 then 1 else 0 end as late
+            case when e.expires_at <= $3 then 1 else 0 end as late,
+            case when l.due_at is null and (e.expires_at <= $3 or l.rewake_from <= $4) then 1 else 0 end as silent
         from events e
         join follows f on f.app_id = e.app_id and f.feed = e.feed and f.since < e.position
         join devices d on d.app_id = f.app_id and d.id = f.device_id
@@ -95,7 +102,8 @@ const COUNT: &str = "
         left join levels l on l.app_id = f.app_id and l.device_id = f.device_id and l.class = e.wake_class
         left join fanouts o on o.app_id = e.app_id and o.position = e.position
         where e.app_id = $1 and e.position = $2
-    ) as followers";
+    ) as followers"
+);
 
 impl Store {
     /// Where an event stands, and how many devices it has reached.
@@ -128,7 +136,8 @@ impl Store {
 
     async fn count(&self, app: AppId, stored: &StoredEvent, now: Timestamp) -> Result<EventCounts> {
         let position = stored.event.position.0;
-        let rows: Vec<CountRow> = self.db().fetch_all(COUNT, (Word(app), position, now.as_ms())).await?;
+        let rows: Vec<CountRow> =
+            self.db().fetch_all(COUNT, (Word(app), position, now.as_ms(), (now - SILENT_AFTER).as_ms())).await?;
         let counts = rows.first().map_or_else(EventCounts::default, |row| EventCounts {
             targeted: row.targeted,
             pending: row.pending,

@@ -116,7 +116,7 @@ pub(super) fn documented(reason: &str) -> Option<Meaning> {
         "BadCollapseId" | "BadExpirationDate" | "BadMessageId" | "BadPriority" | "InvalidPushType"
         | "DuplicateHeaders" | "PayloadEmpty" | "MissingDeviceToken" | "BadPath" | "MethodNotAllowed"
         | "PayloadTooLarge" => Meaning::OurFault,
-        "BadDeviceToken" | "DeviceTokenNotForTopic" => Meaning::DoubtfulToken,
+        "BadDeviceToken" | "DeviceTokenNotForTopic" => Meaning::AmbiguousToken,
         "BadTopic"
         | "MissingTopic"
         | "TopicDisallowed"

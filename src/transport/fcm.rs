@@ -91,7 +91,7 @@ fn blames_token(error: &ErrorObject) -> bool {
 }
 
 fn invalid_argument(doubtful: bool) -> Meaning {
-    if doubtful { Meaning::DoubtfulToken } else { Meaning::OurFault }
+    if doubtful { Meaning::AmbiguousToken } else { Meaning::OurFault }
 }
 
 /// FCM's own code, from `details`.
@@ -99,7 +99,7 @@ fn by_code(code: &str, doubtful: bool) -> Option<Meaning> {
     Some(match code {
         "INVALID_ARGUMENT" => invalid_argument(doubtful),
         "UNREGISTERED" => Meaning::Unregistered { since: None },
-        "SENDER_ID_MISMATCH" => Meaning::DoubtfulToken,
+        "SENDER_ID_MISMATCH" => Meaning::AmbiguousToken,
         "THIRD_PARTY_AUTH_ERROR" => Meaning::CredentialFault,
         "QUOTA_EXCEEDED" => Meaning::Throttled,
         "UNAVAILABLE" | "INTERNAL" => Meaning::Unavailable,

@@ -1,6 +1,7 @@
 //! The transport floor: one call to a push provider, from trigger to [`Reply`].
 
 mod apns;
+mod breakers;
 mod dial;
 mod fcm;
 pub mod lane;
@@ -25,17 +26,20 @@ use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 use url::Url;
 
+pub use breakers::RestingCredential;
 pub use dial::Endpoint;
 pub use payload::{TooLarge, measure};
 pub use token::prove;
 
 use crate::domain::{
+    breaker::Resting,
     credential::Credential,
     device::Transport,
     id::AppId,
     push::{Reply, Target, Trigger},
     time::Clock,
 };
+use breakers::Breakers;
 use provider::{Provider, Way};
 
 /// Lanes kept at once; beyond, the one that was used the longest ago goes.
@@ -86,6 +90,7 @@ struct Shared {
     call_timeout: Duration,
     lanes: RwLock<HashMap<LaneKey, Arc<Entry>>>,
     uses: AtomicU64,
+    breakers: Breakers,
 }
 
 struct Entry {
@@ -98,31 +103,69 @@ impl Transports {
     pub fn new(config: TransportConfig, clock: Clock, tasks: TaskTracker) -> anyhow::Result<Self> {
         let call_timeout = config.call_timeout;
         let way = Way::new(config, clock, tasks)?;
-        let shared = Shared { way, call_timeout, lanes: RwLock::default(), uses: AtomicU64::new(0) };
+        let shared = Shared {
+            way,
+            call_timeout,
+            lanes: RwLock::default(),
+            uses: AtomicU64::new(0),
+            breakers: Breakers::default(),
+        };
         Ok(Self { shared: Arc::new(shared) })
     }
 
     /// One call to the provider; it always ends within the call timeout.
     pub async fn send(&self, key: &LaneKey, credential: &Credential, target: &Target, trigger: &Trigger) -> Reply {
         let deadline = Instant::now() + self.shared.call_timeout;
-        self.entry(key, credential).provider.send(target, trigger, &self.shared.way, deadline).await
+        let reply = self.entry(key, credential).provider.send(target, trigger, &self.shared.way, deadline).await;
+        // What is heard of a credential that has been replaced or deleted meanwhile is of no interest.
+        if self.shared.lanes.read().unwrap_or_else(PoisonError::into_inner).contains_key(key) {
+            self.shared.breakers.heard(key, &reply, self.shared.way.now());
+        }
+        reply
+    }
+
+    /// Which credentials rest at this moment.
+    pub fn resting(&self) -> Resting {
+        self.shared.breakers.resting(self.shared.way.now())
+    }
+
+    /// A call has been claimed and is about to be sent: if its breaker is half-open, it is the probe.
+    pub fn called(&self, key: &LaneKey) {
+        self.shared.breakers.called(key, self.shared.way.now());
+    }
+
+    /// All credentials whose breakers are not closed.
+    pub fn all_breakers(&self) -> Vec<RestingCredential> {
+        self.shared.breakers.show(self.shared.way.now())
+    }
+
+    /// An app's credentials whose breakers are not closed.
+    pub fn breakers(&self, app: AppId) -> Vec<RestingCredential> {
+        self.all_breakers().into_iter().filter(|resting| resting.app == app).collect()
     }
 
     /// Asks the provider about a credential without reaching any device: FCM `validate_only`, APNs with an impossible token. A
-    /// usable credential is answered with [`Meaning::DoubtfulToken`](crate::domain::push::Meaning::DoubtfulToken) (or `Accepted`).
+    /// usable credential is answered with [`Meaning::AmbiguousToken`](crate::domain::push::Meaning::AmbiguousToken) (or `Accepted`).
     pub async fn check(&self, key: &LaneKey, credential: &Credential) -> Reply {
         let deadline = Instant::now() + self.shared.call_timeout;
         self.entry(key, credential).provider.check(credential, &self.shared.way, deadline).await
     }
 
+    /// A credential was replaced: what is known of the old one says nothing of the new one. Calls in flight finish.
+    pub fn renewed(&self, app: AppId, transport: Transport, name: &str) {
+        self.shared.breakers.forget(|key| key.names(app, transport, name));
+    }
+
     /// Forgets a credential that was deleted; calls in flight finish.
     pub fn retire(&self, app: AppId, transport: Transport, name: &str) {
         self.write().retain(|key, _| !key.names(app, transport, name));
+        self.shared.breakers.forget(|key| key.names(app, transport, name));
     }
 
     /// Forgets all credentials of an app that was deleted; calls in flight finish.
     pub fn retire_app(&self, app: AppId) {
         self.write().retain(|key, _| key.app != app);
+        self.shared.breakers.forget(|key| key.app == app);
     }
 
     /// Closes all connections once their calls have finished: only then do the tasks end. For shutdown, after the last `send`.
@@ -145,7 +188,9 @@ impl Transports {
         if let Some(entry) = lanes.get(key) {
             return Arc::clone(entry);
         }
-        lanes.retain(|old, _| !(old.names(key.app, key.transport, &key.name) && old.version < key.version));
+        let replaced = |old: &LaneKey| old.names(key.app, key.transport, &key.name) && old.version < key.version;
+        lanes.retain(|old, _| !replaced(old));
+        self.shared.breakers.forget(replaced);
         if lanes.len() >= LANES {
             let oldest = lanes.iter().min_by_key(|(_, entry)| entry.last_use.load(Ordering::Relaxed));
             if let Some(oldest) = oldest.map(|(key, _)| key.clone()) {

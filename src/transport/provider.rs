@@ -63,6 +63,10 @@ impl Way {
         })
     }
 
+    pub(super) fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+
     fn lane(&self, endpoint: &Endpoint, settings: LaneSettings) -> Lane {
         Lane::new(endpoint.clone(), settings, self.clock.clone(), self.tasks.clone())
     }

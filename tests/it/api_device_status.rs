@@ -121,16 +121,34 @@ async fn a_late_verdict_about_the_same_token_registered_anew_does_not_count() {
 }
 
 #[tokio::test]
+async fn a_token_that_apple_does_not_know_makes_a_device_gone() {
+    let world = World::start().await;
+    for (name, reason) in [("a", "BadDeviceToken"), ("b", "DeviceTokenNotForTopic")] {
+        let phone = world.phone(name).ios().follows(&["order:42"]).await;
+        world.sim.apns().answer(Fault::new(says(400, reason)).to_token(&phone.token));
+        world.publish("order:42").await;
+        world.settle().await;
+        assert_eq!(phone.seen().await["status"], "gone", "{reason}");
+        assert_eq!(phone.seen().await["status_reason"], reason);
+        assert_eq!(
+            phone.sync().await.0["push"],
+            json!({"status": "gone", "register": true}),
+            "a poll does not revive it"
+        );
+    }
+}
+
+#[tokio::test]
 async fn a_doubtful_token_is_probed_once_a_day() {
     let world = World::start().await;
     let phone = world.phone("iphone").ios().follows(&["order:42"]).await;
-    world.sim.apns().answer(says(400, "BadDeviceToken"));
+    world.sim.apns().answer(says(410, "NeverHeardOf"));
     let wake = json!({"class": "background", "ttl_s": 5 * 86_400});
     let event = json!({"feed": "order:42", "type": "t", "wake": wake});
     world.post("/v1/events", event.clone()).await.expect(202);
     world.settle().await;
     assert_eq!(phone.seen().await["status"], "quarantined");
-    assert_eq!(phone.seen().await["status_reason"], "BadDeviceToken");
+    assert_eq!(phone.seen().await["status_reason"], "NeverHeardOf");
     world.post("/v1/events", event).await.expect(202);
     for _ in 0..4 {
         world.later(DAY / 4 - Duration::from_secs(1)).await;
@@ -149,7 +167,7 @@ async fn any_poll_revives_a_quarantined_device() {
     let world = World::start().await;
     for (name, path) in [("a", "/v1/sync"), ("b", "/v1/feeds/order:42/events")] {
         let phone = world.phone(name).ios().follows(&["order:42"]).await;
-        world.sim.apns().answer(Fault::new(says(400, "BadDeviceToken")).to_token(&phone.token).times(1));
+        world.sim.apns().answer(Fault::new(says(410, "NeverHeardOf")).to_token(&phone.token).times(1));
         world.publish("order:42").await;
         world.settle().await;
         assert_eq!(phone.seen().await["status"], "quarantined", "{path}");

@@ -155,6 +155,7 @@ async fn class_none_wakes_nobody_and_is_synced() {
 #[tokio::test]
 async fn the_counts_follow_the_phones() {
     let world = World::start().await;
+    world.without_pace().await;
     let pixel = world.phone("pixel").follows(&["order:42"]).await;
     let iphone = world.phone("iphone").ios().follows(&["order:42"]).await;
     let unserved = world.phone("ipad").ios().with("topic", "com.example.unknown").follows(&["order:42"]).await;
@@ -184,6 +185,7 @@ async fn the_counts_follow_the_phones() {
 #[tokio::test]
 async fn attempts_are_found_by_event_device_wake_outcome_and_time() {
     let world = World::start().await;
+    world.without_pace().await;
     let pixel = world.phone("pixel").follows(&["order:42"]).await;
     let iphone = world.phone("iphone").ios().follows(&["order:42", "order:43"]).await;
     world.sim.apns().answer(reveille::sim::Fault::new(reveille::sim::FaultKind::Empty { status: 400 }).times(1));

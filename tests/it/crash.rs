@@ -5,7 +5,10 @@ use std::{collections::BTreeSet, time::Duration};
 use reveille::sim::{FaultKind, Sim, SimConfig};
 use serde_json::json;
 
-use crate::support::served::{Served, free_port, within};
+use crate::support::{
+    served::{Served, free_port, within},
+    world::without_pace,
+};
 
 const LEASE_S: u64 = 3;
 const PHONES: usize = 12;
@@ -19,7 +22,7 @@ struct Event {
 }
 
 async fn set_up(served: &Served, sim: &Sim) -> (String, Vec<(String, String)>) {
-    let key = served.app_with_fcm(sim).await;
+    let key = served.app_with(sim, without_pace()).await;
     let mut phones = Vec::new();
     for number in 0..PHONES {
         let phone = json!({

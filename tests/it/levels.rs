@@ -82,6 +82,7 @@ async fn an_alert_that_insists_survives_a_poll_before_its_chunk() {
 #[tokio::test]
 async fn leaving_one_feed_keeps_the_wake_for_another() {
     let world = World::start().await;
+    world.without_pace().await;
     let phone = world.phone("pixel").follows(&["f", "g"]).await;
     world.publish("f").await;
     world.settle().await;
@@ -123,8 +124,8 @@ async fn leaving_a_feed_takes_its_open_wake_along_and_lets_the_next_one_go() {
 #[tokio::test]
 async fn a_doubtful_device_that_shows_itself_is_woken_for_what_it_has_not_read() {
     let world = World::start().await;
-    let phone = world.phone("pixel").follows(&["f", "g"]).await;
-    world.sim.fcm().answer(answer(400, "INVALID_ARGUMENT:message.token", None).times(1));
+    let phone = world.phone("iphone").ios().follows(&["f", "g"]).await;
+    world.sim.apns().answer(answer(410, "NobodyKnows", None).times(1));
     world.publish("f").await;
     world.settle().await;
     assert_eq!(phone.seen().await["status"], "quarantined");
@@ -188,4 +189,17 @@ async fn a_new_credential_sends_what_the_bad_one_held_up() {
     world.put("/v1/credentials/apns", world.sim.apns_credential()).await.expect(200);
     world.settle().await;
     assert_eq!(world.outcomes().await, ["rejected", "accepted"]);
+}
+
+#[tokio::test]
+async fn an_alert_that_met_a_dead_token_goes_to_the_new_one() {
+    let world = World::start().await;
+    let phone = world.phone("pixel").follows(&["f"]).await;
+    world.sim.fcm().dead_token(&phone.token, None);
+    world.alert("f", "on its way").await;
+    world.settle().await;
+    assert_eq!(phone.seen().await["status"], "gone");
+    let renewed = world.phone("pixel").with("token", "another").follows(&["f"]).await;
+    world.settle().await;
+    assert_eq!(titles(&renewed), ["on its way"]);
 }

@@ -9,6 +9,7 @@
     reason = "a test says what went wrong by failing"
 )]
 
+mod alarms;
 mod api_credentials;
 mod api_device_status;
 mod api_device_tokens;
@@ -21,14 +22,29 @@ mod api_operator;
 mod api_service;
 mod api_sync;
 mod api_validation;
+mod breakers;
+mod causes;
+mod chaos;
 mod config;
 mod crash;
+mod credential_check;
 mod demo;
+mod erasure;
+mod erasure_feeds;
+mod fairness;
+mod fleet;
 mod levels;
+mod pace;
 mod races;
+mod real_time;
+mod rewake;
+mod stats;
 mod support;
 mod tidy;
+mod timeline;
+mod token_life;
 mod waking;
+mod why;
 
 mod serve;
 mod sim_foreign;

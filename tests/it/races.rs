@@ -95,11 +95,11 @@ async fn a_fetch_between_claim_and_answer_ends_the_matter() {
     let world = World::start().await;
     let phone = world.phone("pixel").follows(&["order:42"]).await;
     world.publish("order:42").await;
-    let claimed = world.relay.store().claim_due(10).await.unwrap();
-    assert_eq!(claimed.calls.len(), 1);
+    let claimed = world.claim().await;
+    assert_eq!(claimed.len(), 1);
     world.publish("order:42").await;
     assert_eq!(phone.sync().await.feeds().len(), 2);
-    for call in claimed.calls {
+    for call in claimed {
         let finished = Finished { call, duration: Duration::ZERO, reply: accepted() };
         world.relay.store().finish(finished).await.unwrap();
     }
@@ -128,13 +128,13 @@ async fn a_late_worker_cannot_overwrite() {
     let world = World::start().await;
     let phone = world.phone("pixel").follows(&["order:42"]).await;
     world.publish("order:42").await;
-    let claimed = world.relay.store().claim_due(10).await.unwrap();
+    let claimed = world.claim().await;
     world.clock.advance(Duration::from_secs(46));
     world.settle().await;
     assert_eq!(phone.received(), 1, "the same wake goes on as its next try");
     let outcomes = world.outcomes().await;
     assert_eq!(outcomes, ["unknown", "accepted"]);
-    for call in claimed.calls {
+    for call in claimed {
         let reply = Reply { meaning: Meaning::Unregistered { since: None }, ..accepted() };
         let finished = Finished { call, duration: Duration::ZERO, reply };
         world.relay.store().finish(finished).await.unwrap();
@@ -156,9 +156,9 @@ async fn a_late_answer_does_not_take_the_wake_from_its_new_owner() {
     world.phone("pixel").follows(&["order:42"]).await;
     world.publish("order:42").await;
     let store = world.relay.store();
-    let late = store.claim_due(10).await.unwrap().calls;
+    let late = world.claim().await;
     world.clock.advance(Duration::from_secs(46));
-    let owner = store.claim_due(10).await.unwrap().calls;
+    let owner = world.claim().await;
     assert_eq!([late.len(), owner.len()], [1, 1]);
     let finish = async |calls: Vec<reveille::store::Call>, meaning| {
         for call in calls {
@@ -168,9 +168,9 @@ async fn a_late_answer_does_not_take_the_wake_from_its_new_owner() {
     };
     finish(late, Meaning::Unavailable).await;
     world.clock.advance(Duration::from_secs(30));
-    assert!(store.claim_due(10).await.unwrap().calls.is_empty(), "the wake is its owner's until the lease ends");
+    assert!(world.claim().await.is_empty(), "the wake is its owner's until the lease ends");
     finish(owner, Meaning::Accepted).await;
-    world.later(Duration::from_secs(600)).await;
+    world.later(Duration::from_secs(500)).await;
     assert_eq!(world.outcomes().await, ["unavailable", "accepted"]);
 }
 
@@ -180,10 +180,10 @@ async fn a_late_verdict_about_an_old_token_spares_the_new_one() {
     let world = World::start().await;
     let phone = world.phone("pixel").follows(&["order:42"]).await;
     world.publish("order:42").await;
-    let claimed = world.relay.store().claim_due(10).await.unwrap();
+    let claimed = world.claim().await;
     let renewed = world.phone("pixel").with("token", "a-new-token").follows(&["order:42"]).await;
     assert_eq!(renewed.id, phone.id);
-    for call in claimed.calls {
+    for call in claimed {
         let reply = Reply { meaning: Meaning::Unregistered { since: None }, ..accepted() };
         let finished = Finished { call, duration: Duration::ZERO, reply };
         world.relay.store().finish(finished).await.unwrap();
@@ -229,15 +229,15 @@ async fn a_fan_out_goes_in_chunks_and_meets_what_happens_meanwhile() {
     assert_eq!([&status["devices"]["pending"], &status["devices"]["unreachable"]], [18, 0]);
     assert_eq!(due(&world).await, 0, "the accept itself takes no follower of a big feed");
 
-    store.fan_out().await.unwrap();
+    store.fan_out(None, 500).await.unwrap();
     assert_eq!(due(&world).await, CHUNK as usize, "one transaction takes one chunk");
     // Meanwhile a phone polls before its chunk, one leaves, and one comes.
     assert_eq!(phones[10].sync().await.feeds(), ["news"]);
     world.delete(&format!("/v1/devices/{}/feeds/news", phones[12].id)).await.expect(204);
     let late = world.phone("late").follows(&["news"]).await;
-    store.fan_out().await.unwrap();
+    store.fan_out(None, 500).await.unwrap();
     assert_eq!(due(&world).await, 2 * CHUNK as usize);
-    while store.fan_out().await.unwrap() == FanOut::Chunk {}
+    while store.fan_out(None, 500).await.unwrap() != FanOut::Idle {}
     assert_eq!(due(&world).await, 16, "neither who has polled, nor who has left, nor who has come since");
 
     world.settle().await;
@@ -263,9 +263,9 @@ async fn a_follow_during_the_fan_out_takes_no_part_in_it() {
     // Registered before the event and last in the order of the chunks, so that its chunk is still to come.
     let phone = world.phone("follower").follows(&[]).await;
     world.alert("news", "older than the follow").await;
-    world.relay.store().fan_out().await.unwrap();
+    world.relay.store().fan_out(None, 500).await.unwrap();
     world.put(&format!("/v1/devices/{}/feeds/news", phone.id), json!(null)).await.expect(200);
-    while world.relay.store().fan_out().await.unwrap() == FanOut::Chunk {}
+    while world.relay.store().fan_out(None, 500).await.unwrap() != FanOut::Idle {}
     let alerts = count(&world, "select count(*) from levels where class = 'alert'").await;
     assert_eq!(alerts, 4, "one for each that followed when it was accepted");
     world.settle().await;

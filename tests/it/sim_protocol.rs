@@ -113,6 +113,7 @@ async fn apns_refuses_what_apple_refuses() {
         (call().with("apns-push-type", "silent"), 400, "InvalidPushType"),
         (call().with("apns-expiration", "tomorrow"), 400, "BadExpirationDate"),
         (ApnsCall { token: "not-hex".to_owned(), ..call() }, 400, "BadDeviceToken"),
+        (ApnsCall { token: "0".repeat(64), ..call() }, 400, "BadDeviceToken"),
         (ApnsCall { token: String::new(), ..call() }, 400, "MissingDeviceToken"),
         (ApnsCall { body: Vec::new(), ..call() }, 400, "PayloadEmpty"),
         (ApnsCall { body: large, ..call() }, 413, "PayloadTooLarge"),

@@ -188,9 +188,9 @@ async fn a_credential_can_be_checked_without_a_device() {
         world.transports.check(&world.key(transport), &credential).await
     };
     let reply = check(Transport::Fcm).await;
-    assert!(matches!(reply.meaning, Meaning::Accepted | Meaning::DoubtfulToken), "{reply:?}");
+    assert!(matches!(reply.meaning, Meaning::Accepted | Meaning::AmbiguousToken), "{reply:?}");
     let reply = check(Transport::Apns).await;
-    assert!(matches!(reply.meaning, Meaning::Accepted | Meaning::DoubtfulToken), "{reply:?}");
+    assert!(matches!(reply.meaning, Meaning::Accepted | Meaning::AmbiguousToken), "{reply:?}");
 }
 
 #[tokio::test]

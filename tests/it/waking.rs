@@ -80,6 +80,7 @@ async fn a_phone_that_has_polled_already_is_not_woken() {
 #[tokio::test]
 async fn what_comes_during_a_call_makes_one_more_wake() {
     let world = World::start().await;
+    world.without_pace().await;
     let phone = world.phone("pixel").follows(&["order:42"]).await;
     world.sim.fcm().pause();
     world.publish("order:42").await;

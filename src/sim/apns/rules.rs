@@ -24,6 +24,8 @@ pub(super) struct Addressed<'a> {
     pub push_type: &'a str,
 }
 
+/// For a token that is none, or is not known here.
+pub(super) const BAD_TOKEN: Refusal = Refusal::new(400, "BadDeviceToken");
 /// The path before the token.
 const PATH_PREFIX: &str = "/3/device/";
 const COLLAPSE_ID_LIMIT_BYTES: usize = 64;
@@ -104,8 +106,13 @@ fn check_token(token: &str) -> Result<(), Refusal> {
         return Err(Refusal::new(400, "MissingDeviceToken"));
     }
     let hex = token.bytes().all(|digit| digit.is_ascii_hexdigit());
-    let possible = hex && TOKEN_HEX_DIGITS.contains(&token.len()) && token.bytes().any(|digit| digit != b'0');
-    if possible { Ok(()) } else { Err(Refusal::new(400, "BadDeviceToken")) }
+    if hex && TOKEN_HEX_DIGITS.contains(&token.len()) { Ok(()) } else { Err(BAD_TOKEN) }
+}
+
+/// Whether a well-formed token is one that Apple has never given out. It can tell so only to those whose credential is good: who
+/// checks one with such a token is told first if the credential is bad.
+pub(super) fn is_nobodys(token: &str) -> bool {
+    token.bytes().all(|digit| digit == b'0')
 }
 
 /// Whether a key that may push to `bundle_ids` may use `topic` for a push of this type.

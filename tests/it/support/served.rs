@@ -66,7 +66,12 @@ impl Served {
 
     /// Makes an app with an FCM credential; answers a key that may do everything.
     pub async fn app_with_fcm(&self, sim: &Sim) -> String {
-        let app = self.post("/v1/apps", OPERATOR_KEY, json!({"name": "shop"})).await;
+        self.app_with(sim, json!({})).await
+    }
+
+    /// The same with these settings.
+    pub async fn app_with(&self, sim: &Sim, settings: Value) -> String {
+        let app = self.post("/v1/apps", OPERATOR_KEY, json!({"name": "shop", "settings": settings})).await;
         let scopes = json!({"name": "backend", "scopes": ["admin"]});
         let path = format!("/v1/apps/{}/keys", app["id"].as_str().unwrap());
         let key = self.post(&path, OPERATOR_KEY, scopes).await["secret"].as_str().unwrap().to_owned();

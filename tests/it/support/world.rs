@@ -5,10 +5,13 @@ use std::time::Duration;
 use reqwest::Method;
 use reveille::{
     config::{Config, Flags},
-    domain::time::{Clock, Timestamp},
+    domain::{
+        breaker::Resting,
+        time::{Clock, Timestamp},
+    },
     relay::{Background, Relay},
     sim::{Sim, SimClock, SimConfig},
-    store::StoreOptions,
+    store::{Call, Share, StoreOptions},
 };
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -115,6 +118,11 @@ impl World {
         self.call(Method::PATCH, &path, OPERATOR_KEY, Some(json!({"settings": settings}))).await.expect(200);
     }
 
+    /// Lets every wake go at once and none again: for stories about something else than the pace.
+    pub async fn without_pace(&self) {
+        self.settings(without_pace()).await;
+    }
+
     pub fn url(&self, path: &str) -> String {
         format!("http://{}{path}", self.relay.address().unwrap())
     }
@@ -191,6 +199,12 @@ impl World {
         settled.expect("the dispatcher settles").unwrap();
     }
 
+    /// Claims what is due in the app, and makes no call.
+    pub async fn claim(&self) -> Vec<Call> {
+        let shares = [Share { app: self.app.parse().unwrap(), devices: 100 }];
+        self.relay.store().claim_due(&shares, &mut Resting::default()).await.unwrap().calls
+    }
+
     /// Turns the clock and lets what has become due happen.
     pub async fn later(&self, by: Duration) {
         self.clock.advance(by);
@@ -250,4 +264,11 @@ async fn start_relay(sim: &Sim, clock: &Clock, folder: &TempDir, options: StoreO
     let env = |name: &str| variables.iter().find(|(known, _)| *known == name).map(|(_, value)| value.clone());
     let config = Config::load(&Flags::default(), env, folder.path()).unwrap();
     Relay::start(&config, clock.clone(), options, Background::Stepped).await.unwrap()
+}
+
+/// Settings under which every wake goes at once, and none again.
+pub fn without_pace() -> Value {
+    let class = json!({"gap_s": 0, "budget": {"burst": 1000, "refill_s": 1}, "rewake_s": []});
+    let platform = json!({"background": class, "alert": class});
+    json!({"wake": {"ios": platform, "android": platform}})
 }

@@ -1,4 +1,4 @@
-//! What the demo shows: aligned text within 100 columns, coloured if a terminal wants it.
+//! What commands show to people: aligned text within 100 columns, coloured if a terminal wants it.
 #![allow(clippy::disallowed_macros, reason = "a command answers on stdout")]
 
 use std::io::{IsTerminal as _, Write as _};
@@ -42,7 +42,7 @@ impl Screen {
         Self { coloured: std::io::stdout().is_terminal() && !unwanted }
     }
 
-    /// Writes a line. A reader who went away does not end the demo, whose exit code still counts.
+    /// Writes a line. A reader who went away does not end a command, whose exit code still counts.
     pub fn line(self, text: impl AsRef<str>) {
         let _ = writeln!(std::io::stdout().lock(), "{}", text.as_ref().trim_end());
     }

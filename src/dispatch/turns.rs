@@ -1,0 +1,193 @@
+//! Turns: how many calls each app may have under way, so that one app's slow provider or million devices never hold up another's push.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use tokio::{sync::Notify, time::Instant};
+
+use crate::{domain::id::AppId, store::Share};
+
+/// Calls to providers that are under way at once; ten apps whose providers all hang leave one for the eleventh.
+const CALLS: usize = 2_000;
+/// Devices that one claim decides about, and followers that one chunk of fan-out raises, while one app has the relay to itself …
+const ALONE: Portion = Portion { claim: 256, fan_out: u32::MAX };
+/// … and while several are at work: the writer is never taken for long, so a single push waits for little.
+const IN_COMPANY: Portion = Portion { claim: 32, fan_out: 50 };
+/// For how long an app counts as at work after its last turn.
+const AT_WORK: Duration = Duration::from_secs(10);
+
+/// How much one transaction takes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Portion {
+    claim: usize,
+    pub fan_out: u32,
+}
+
+/// Who has calls under way. Cloning it is cheap.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Turns(Arc<Inner>);
+
+#[derive(Debug, Default)]
+struct Inner {
+    state: Mutex<State>,
+    freed: Notify,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    under_way: HashMap<AppId, usize>,
+    all: usize,
+    /// The app that had the last turn.
+    last: Option<AppId>,
+    /// When each app had its last turn, for as long as it counts as at work.
+    at_work: HashMap<AppId, Instant>,
+}
+
+/// One call that is under way; dropping it ends it.
+#[derive(Debug)]
+pub(super) struct Turn {
+    app: AppId,
+    turns: Turns,
+}
+
+/// Whose devices are to be looked at, and how many.
+#[derive(Debug)]
+pub(super) struct Shares {
+    pub apps: Vec<Share>,
+    /// Some app's devices have to wait until calls end.
+    pub some_must_wait: bool,
+}
+
+impl Shares {
+    /// How many devices may be looked at in all; at least one.
+    pub fn devices(&self) -> usize {
+        self.apps.iter().map(|share| share.devices).sum::<usize>().max(1)
+    }
+}
+
+impl Turns {
+    /// Deals a claim out to the apps that have something due: to each the same share, and to none more than half of the calls that it and
+    /// nobody else could have, so that something is always left for the next.
+    pub fn shares(&self, mut due: Vec<AppId>) -> Shares {
+        let mut state = self.0.state.lock().unwrap_or_else(PoisonError::into_inner);
+        due.sort_by_key(|app| app.uuid());
+        let next = state.last.map_or(0, |last| due.partition_point(|app| app.uuid() <= last.uuid()));
+        let next = if next < due.len() { next } else { 0 };
+        due.rotate_left(next);
+        let free = CALLS.saturating_sub(state.all);
+        let now = Instant::now();
+        state.at_work.extend(due.iter().map(|app| (*app, now)));
+        let claim = state.portion(now).claim;
+        let fair = (claim / due.len().max(1)).max(1);
+        let (mut apps, mut some_must_wait, mut dealt) = (Vec::new(), false, 0);
+        for app in due {
+            let own = state.under_way.get(&app).copied().unwrap_or(0);
+            let may_have = ((free + own) / 2).saturating_sub(own);
+            let devices = fair.min(may_have).min(claim.min(free) - dealt);
+            if devices == 0 {
+                some_must_wait = true;
+            } else {
+                apps.push(Share { app, devices });
+                dealt += devices;
+            }
+        }
+        state.last = apps.last().map(|share| share.app).or(state.last);
+        Shares { apps, some_must_wait }
+    }
+
+    /// How much one transaction may take on at present.
+    pub fn portion(&self) -> Portion {
+        self.0.state.lock().unwrap_or_else(PoisonError::into_inner).portion(Instant::now())
+    }
+
+    /// A call begins.
+    pub fn take(&self, app: AppId) -> Turn {
+        let mut state = self.0.state.lock().unwrap_or_else(PoisonError::into_inner);
+        *state.under_way.entry(app).or_default() += 1;
+        state.all += 1;
+        Turn { app, turns: self.clone() }
+    }
+
+    /// Calls under way.
+    pub fn under_way(&self) -> usize {
+        self.0.state.lock().unwrap_or_else(PoisonError::into_inner).all
+    }
+
+    /// Waits until a call has ended while somebody had to wait for it.
+    pub async fn freed(&self) {
+        self.0.freed.notified().await;
+    }
+}
+
+impl State {
+    fn portion(&mut self, now: Instant) -> Portion {
+        self.at_work.retain(|_, last| now.duration_since(*last) < AT_WORK);
+        if self.at_work.len() > 1 { IN_COMPANY } else { ALONE }
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        let mut state = self.turns.0.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.all -= 1;
+        if let Some(own) = state.under_way.get_mut(&self.app) {
+            *own -= 1;
+            if *own == 0 {
+                state.under_way.remove(&self.app);
+            }
+        }
+        drop(state);
+        self.turns.0.freed.notify_one();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::{id, time::Timestamp};
+
+    fn apps(count: usize) -> Vec<AppId> {
+        (0..count).map(|_| id::new(Timestamp::from_ms(1_000))).collect()
+    }
+
+    #[test]
+    fn all_that_is_due_gets_the_same_share() {
+        let shares = Turns::default().shares(apps(4));
+        assert_eq!(shares.apps.iter().map(|share| share.devices).collect::<Vec<_>>(), [8; 4]);
+        assert!(!shares.some_must_wait);
+        assert_eq!(Turns::default().shares(apps(1)).apps[0].devices, ALONE.claim);
+    }
+
+    #[test]
+    fn with_more_apps_than_a_claim_takes_each_gets_its_turn() {
+        let (turns, due) = (Turns::default(), apps(300));
+        let mut seen = std::collections::HashSet::new();
+        for _ in 0..300_usize.div_ceil(IN_COMPANY.claim) {
+            seen.extend(turns.shares(due.clone()).apps.into_iter().map(|share| share.app));
+        }
+        assert_eq!(seen.len(), 300);
+    }
+
+    #[test]
+    fn whoever_hangs_leaves_something_for_the_next() {
+        let (turns, due) = (Turns::default(), apps(10));
+        let mut held = Vec::new();
+        for app in &due[..9] {
+            // This one's calls never end, and it takes all that it may.
+            loop {
+                let shares = turns.shares(vec![*app]);
+                let Some(share) = shares.apps.first() else {
+                    assert!(shares.some_must_wait);
+                    break;
+                };
+                held.extend((0..share.devices).map(|_| turns.take(*app)));
+            }
+        }
+        assert!(turns.shares(vec![due[9]]).apps.first().is_some_and(|share| share.devices >= 1));
+        drop(held);
+        assert_eq!(turns.under_way(), 0);
+    }
+}
