@@ -11,8 +11,9 @@
     reason = "a bench says what went wrong by failing"
 )]
 
+mod relay;
+
 use std::{
-    process::{Child, Command, Stdio},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -29,7 +30,8 @@ use rustls::{
 use serde_json::{Value, json};
 use tokio::net::TcpStream;
 
-const OPERATOR_KEY: &str = "ro_operator-key-of-the-bench";
+use self::relay::{App, Served};
+
 /// Devices with a feed of their own, each getting one event.
 const DEVICES: usize = 5_000;
 /// Followers of the small and the big feed.
@@ -47,7 +49,8 @@ fn main() {
 
 async fn bench() {
     let sim = Sim::start(SimConfig { record_pushes: 0, ..SimConfig::default() }).await.unwrap();
-    let relay = Bench::start(&sim).await;
+    let served = Served::start(&sim).await;
+    let relay = Bench { served: &served, app: served.app(&sim).await };
 
     let ceiling = ceiling(&sim).await;
     println!("ceiling      bare HTTP/2 client, prebuilt requests      {ceiling:>8.0} pushes/s");
@@ -147,75 +150,16 @@ async fn access_token(sim: &Sim) -> String {
     format!("Bearer {}", answer["access_token"].as_str().unwrap())
 }
 
-/// The real binary on a fresh database, with one app.
-struct Bench {
-    child: Child,
-    folder: tempfile::TempDir,
-    url: String,
-    key: String,
-    http: reqwest::Client,
+/// A relay with one app, and how its attempts are counted.
+struct Bench<'a> {
+    served: &'a Served,
+    app: App<'a>,
 }
 
-impl Drop for Bench {
-    fn drop(&mut self) {
-        drop(self.child.kill());
-        drop(self.child.wait());
-    }
-}
-
-impl Bench {
-    async fn start(sim: &Sim) -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        std::fs::write(folder.path().join("ca.pem"), sim.ca_pem()).unwrap();
-        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let child = Command::new(env!("CARGO_BIN_EXE_reveille"))
-            .arg("serve")
-            .current_dir(folder.path())
-            .envs([
-                ("REVEILLE_LISTEN", format!("127.0.0.1:{port}")),
-                ("REVEILLE_MASTER_KEY", "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=".into()),
-                ("REVEILLE_OPERATOR_KEY", OPERATOR_KEY.into()),
-                ("REVEILLE_FCM_URL", sim.fcm_url()),
-                ("REVEILLE_EXTRA_CA", "ca.pem".into()),
-                ("REVEILLE_LOG", "warn".into()),
-            ])
-            .stdin(Stdio::null())
-            .spawn()
-            .unwrap();
-        let url = format!("http://127.0.0.1:{port}");
-        let mut bench = Self { child, folder, url, key: OPERATOR_KEY.to_owned(), http: reqwest::Client::new() };
-        while bench.http.get(format!("{}/readyz", bench.url)).send().await.is_err() {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-        let app = bench.post("/v1/apps", json!({"name": "bench"})).await;
-        let path = format!("/v1/apps/{}/keys", app["id"].as_str().unwrap());
-        bench.key =
-            bench.post(&path, json!({"name": "bench", "scopes": ["admin"]})).await["secret"].as_str().unwrap().into();
-        let put = bench.http.put(format!("{}/v1/credentials/fcm", bench.url)).bearer_auth(&bench.key);
-        assert_eq!(put.json(&sim.fcm_credential()).send().await.unwrap().status(), 201);
-        bench
-    }
-
-    async fn post(&self, path: &str, body: Value) -> Value {
-        let request = self.http.post(format!("{}{path}", self.url)).bearer_auth(&self.key).json(&body);
-        let response = request.send().await.unwrap();
-        assert!(response.status().is_success(), "{path}: {}", response.text().await.unwrap());
-        response.json().await.unwrap()
-    }
-
-    async fn register(&self, kind: &str, count: usize, feed: impl Fn(usize) -> String) {
-        let registrations = stream::iter(0..count).map(|number| {
-            let name = format!("{kind}-{number}");
-            let token = format!("token-of-{name}");
-            let body = json!({"installation_id": name, "transport": "fcm", "token": token, "feeds": [feed(number)]});
-            self.post("/v1/devices", body)
-        });
-        registrations.buffer_unordered(16).for_each(|_| async {}).await;
-    }
-
+impl Bench<'_> {
     /// Events for one device each: from the first request to the last recorded attempt, in events a second.
     async fn many_feeds(&self) -> f64 {
-        self.register("own", DEVICES, |number| format!("own:{number}")).await;
+        self.app.register("own", DEVICES, |number| format!("own:{number}")).await;
         let before = self.recorded().await;
         let began = Instant::now();
         let batches: Vec<Value> = (0..DEVICES)
@@ -223,7 +167,7 @@ impl Bench {
             .chunks(100)
             .map(|chunk| chunk.iter().map(|number| json!({"feed": format!("own:{number}"), "type": "t"})).collect())
             .collect();
-        let posts = stream::iter(batches).map(|batch| self.post("/v1/events", batch));
+        let posts = stream::iter(batches).map(|batch| self.app.post("/v1/events", batch));
         posts.buffer_unordered(4).for_each(|_| async {}).await;
         self.until_recorded(before + DEVICES).await;
         DEVICES as f64 / began.elapsed().as_secs_f64()
@@ -231,15 +175,15 @@ impl Bench {
 
     /// One event for many followers: pushes a second from request to last recorded attempt, and the relay's peak memory in MiB.
     async fn one_feed(&self, name: &str, followers: usize) -> (f64, f64) {
-        self.register(name, followers, |_| format!("feed:{name}")).await;
+        self.app.register(name, followers, |_| format!("feed:{name}")).await;
         let before = self.recorded().await;
         // The kernel forgets the peak of what came before (proc(5), clear_refs).
-        std::fs::write(format!("/proc/{}/clear_refs", self.child.id()), "5").unwrap();
+        std::fs::write(format!("/proc/{}/clear_refs", self.served.pid()), "5").unwrap();
         let began = Instant::now();
-        self.post("/v1/events", json!({"feed": format!("feed:{name}"), "type": "t"})).await;
+        self.app.post("/v1/events", json!({"feed": format!("feed:{name}"), "type": "t"})).await;
         self.until_recorded(before + followers).await;
         let rate = followers as f64 / began.elapsed().as_secs_f64();
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.served.pid())).unwrap();
         let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
         let peak_kib: f64 = peak.trim().trim_end_matches(" kB").parse().unwrap();
         (rate, peak_kib / 1024.0)
@@ -255,7 +199,7 @@ impl Bench {
 
     /// Attempts that are recorded as accepted, by a look at the database from outside.
     async fn recorded(&self) -> usize {
-        let url = format!("sqlite:{}?mode=ro", self.folder.path().join("reveille.db").display());
+        let url = format!("sqlite:{}?mode=ro", self.served.folder.path().join("reveille.db").display());
         let pool = sqlx::SqlitePool::connect(&url).await.unwrap();
         let sql = "select count(*) from attempts where outcome = 'accepted'";
         let (count,): (i64,) = sqlx::query_as(sql).fetch_one(&pool).await.unwrap();
