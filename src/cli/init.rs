@@ -15,6 +15,7 @@ use base64::{
 };
 use rand::{TryRng, rngs::SysRng};
 
+use super::screen::Screen;
 use crate::config::{FILE_NAME, SETTINGS};
 
 const MASTER_KEY_FILE: &str = "master.key";
@@ -37,14 +38,15 @@ pub fn run(args: InitArgs) -> anyhow::Result<()> {
     let file = args.dir.join(FILE_NAME);
     let here = args.dir == Path::new(".");
     let option = if here { String::new() } else { format!(" --config {}", file.display()) };
-    println!("Made {}: the configuration, every setting explained", file.display());
-    println!(
+    let screen = Screen::new();
+    screen.line(format!("Made {}: the configuration, every setting explained", file.display()));
+    screen.line(format!(
         "Made {}: encrypts what is stored; keep a copy, no backup opens without it",
         args.dir.join(MASTER_KEY_FILE).display()
-    );
-    println!("Made {}: makes apps and app keys", args.dir.join(OPERATOR_KEY_FILE).display());
-    println!("\nThe operator key, which is in that file:\n  {operator_key}");
-    println!("\nNext:\n  reveille serve{option}");
+    ));
+    screen.line(format!("Made {}: makes apps and app keys", args.dir.join(OPERATOR_KEY_FILE).display()));
+    screen.line(format!("\nThe operator key, which is in that file:\n  {operator_key}"));
+    screen.line(format!("\nNext:\n  reveille serve{option}"));
     Ok(())
 }
 

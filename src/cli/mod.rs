@@ -1,5 +1,4 @@
 //! The commands.
-#![allow(clippy::disallowed_macros, reason = "a command speaks on stdout")]
 
 mod demo;
 pub mod init;

@@ -1,5 +1,4 @@
 //! What commands show to people: aligned text within 100 columns, coloured if a terminal wants it.
-#![allow(clippy::disallowed_macros, reason = "a command answers on stdout")]
 
 use std::io::{IsTerminal as _, Write as _};
 use std::time::Duration;

@@ -1,5 +1,6 @@
 //! `reveille serve`: the relay.
 
+use super::screen::Screen;
 use crate::{
     config::Flags,
     domain::time::Clock,
@@ -22,7 +23,7 @@ pub struct ServeArgs {
 pub async fn run(args: ServeArgs) -> anyhow::Result<()> {
     let config = super::load(&args.flags)?;
     if args.print_config {
-        print!("{}", config.print());
+        Screen::new().line(config.print());
         return Ok(());
     }
     config.require_master_key()?;

@@ -10,6 +10,7 @@ use rand::RngExt as _;
 use secrecy::SecretString;
 use tokio::sync::mpsc;
 
+use super::screen::Screen;
 use crate::sim::phones::{Backend, Cause, News, Phone, PhoneSetup, What};
 use crate::sim::{Provider, Sim, SimConfig};
 
@@ -96,18 +97,19 @@ pub async fn run(args: SimArgs) -> anyhow::Result<()> {
     let sim = Sim::start(config).await?;
     sim.write_folder(&args.dir)?;
     let control = sim.control_url().unwrap_or_default();
-    println!("The provider simulators are up.\n");
-    println!("  APNs          {}", sim.apns_url());
-    println!("  FCM, OAuth    {}", sim.fcm_url());
-    println!("  control       {control}");
-    println!("  credentials   {}\n", args.dir.display());
-    println!("Point a relay at them:     . {}", args.dir.join("env.sh").display());
-    println!("See what they received:    curl {control}/pushes");
-    println!(
+    let screen = Screen::new();
+    screen.line("The provider simulators are up.");
+    screen.line(format!("\n  APNs          {}", sim.apns_url()));
+    screen.line(format!("  FCM, OAuth    {}", sim.fcm_url()));
+    screen.line(format!("  control       {control}"));
+    screen.line(format!("  credentials   {}", args.dir.display()));
+    screen.line(format!("\nPoint a relay at them:     . {}", args.dir.join("env.sh").display()));
+    screen.line(format!("See what they received:    curl {control}/pushes"));
+    screen.line(format!(
         "Let something go wrong:    curl {control}/faults --json '{{\"provider\":\"fcm\",\"count\":3,\"fault\":\"lost\"}}'"
-    );
-    println!("CA and keys are new at every start: restart the relay, and PUT the credentials again.");
-    println!("Ctrl-C ends them.");
+    ));
+    screen.line("CA and keys are new at every start: restart the relay, and PUT the credentials again.");
+    screen.line("Ctrl-C ends them.");
     let (news, mut told) = mpsc::channel(NEWS);
     let phones = register(&sim, args.phones, &args.at_relay, &topic, news).await?;
     let stop = super::asked_to_stop();
@@ -119,7 +121,7 @@ pub async fn run(args: SimArgs) -> anyhow::Result<()> {
                 stopped?;
                 break;
             }
-            Some(news) = told.recv() => println!("{}", words(&news)),
+            Some(news) = told.recv() => screen.line(words(&news)),
             _ = toss.tick(), if args.at_relay.offline > 0 => toss_offline(&phones, args.at_relay.offline),
         }
     }
@@ -138,7 +140,9 @@ async fn register(
         return Ok(Vec::new());
     };
     let backend = Backend::new(relay, app_key.clone())?;
-    println!("{phones} phones register at {relay}. They get pushes once the app has the credentials above.\n");
+    let told =
+        format!("\n{phones} phones register at {relay}. They get pushes once the app has the credentials above.");
+    Screen::new().line(told);
     let mut fleet = Vec::new();
     for number in 1..=phones {
         let apple = number % 2 == 1;

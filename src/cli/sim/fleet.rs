@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context as _, anyhow};
 
+use super::super::screen::Screen;
 use crate::domain::settings::Settings;
 use crate::sim::fleet::{self, Plan, Policy};
 
@@ -36,11 +37,12 @@ pub(super) fn run(phones: u32, args: &FleetArgs) -> anyhow::Result<()> {
     for overrides in &args.settings {
         policies.push(policy(overrides)?);
     }
+    let screen = Screen::new();
     let rows = fleet::run(plan, &policies);
     if args.json {
-        println!("{:#}", fleet::json(plan, &rows));
+        screen.line(format!("{:#}", fleet::json(plan, &rows)));
     } else {
-        print!("{}", fleet::table(plan, &rows));
+        screen.line(fleet::table(plan, &rows));
     }
     if let Some(file) = &args.svg {
         std::fs::write(file, fleet::plot(plan, &rows)).with_context(|| format!("cannot write {}", file.display()))?;
