@@ -49,8 +49,8 @@ pub struct Config {
     pub admin_listen: Option<SocketAddr>,
     /// The URL under which phones reach the relay, without a slash at its end.
     pub public_url: String,
-    /// `sqlite:PATH`.
-    pub database_url: String,
+    /// `sqlite:PATH`, or `postgres://…` with its password.
+    pub database_url: SecretString,
     /// The key that encrypts what is stored; [`Config::require_master_key`] insists on it.
     pub master_key: Option<SecretBox<[u8; 32]>>,
     /// The key for the operator's routes.
@@ -138,7 +138,7 @@ impl Config {
             listen,
             admin_listen: seen.optional(s::ADMIN_LISTEN, address)?,
             public_url: seen.required(s::PUBLIC_URL, &format!("http://{listen}"), public_url)?,
-            database_url: seen.required(s::DATABASE_URL, "", database_url)?,
+            database_url: seen.required(s::DATABASE_URL, "", database_url)?.into(),
             master_key: seen.secret(s::MASTER_KEY, s::MASTER_KEY_FILE, master_key)?,
             operator_key: seen.secret(s::OPERATOR_KEY, s::OPERATOR_KEY_FILE, operator_key)?,
             apns_url: seen.optional(s::APNS_URL, base_url)?,
@@ -273,11 +273,13 @@ fn has_extras(url: &Url) -> bool {
 
 /// A relative path counts from the folder of the file that says it, as all paths do.
 fn database_url(given: &Given) -> Result<String, ConfigError> {
-    if ["postgres:", "postgresql:"].iter().any(|scheme| given.text.starts_with(scheme)) {
-        return Err(given.bad("this version speaks SQLite only; use sqlite:PATH"));
+    let forms = "it must be sqlite:PATH or postgres://USER@HOST/DATABASE";
+    if ["postgres://", "postgresql://"].iter().any(|scheme| given.text.starts_with(scheme)) {
+        let readable = Url::parse(&given.text).is_ok_and(|url| url.path().len() > 1);
+        return if readable { Ok(given.text.clone()) } else { Err(given.bad(forms)) };
     }
     let Some(path) = given.text.strip_prefix("sqlite:") else {
-        return Err(given.bad("it must be sqlite:PATH"));
+        return Err(given.bad(forms));
     };
     let path = path.strip_prefix("//").unwrap_or(path);
     let folder = given.folder.to_string_lossy();

@@ -4,6 +4,7 @@ use std::{net::SocketAddr, time::Duration};
 
 use anyhow::Context;
 use axum::{Router, serve::ListenerExt};
+use secrecy::ExposeSecret;
 use tokio::net::TcpListener;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -57,8 +58,14 @@ impl Relay {
         let options = StoreOptions { lease, ..options };
         let (stop, work) = (CancellationToken::new(), TaskTracker::new());
         // The writers end when the last handle to the store goes, after all who write.
-        let store =
-            Store::open(&config.database_url, secrets.clone(), clock.clone(), options, &TaskTracker::new()).await?;
+        let store = Store::open(
+            config.database_url.expose_secret(),
+            secrets.clone(),
+            clock.clone(),
+            options,
+            &TaskTracker::new(),
+        )
+        .await?;
 
         let listener = if config.roles.contains(&Role::Api) { Some(bind(config.listen).await?) } else { None };
         let address = listener.as_ref().map(TcpListener::local_addr).transpose()?;

@@ -34,8 +34,12 @@ pub const PUBLIC_URL: Setting = plain(
     "The URL under which phones reach the relay; when not set, `http://` and the value of `listen`",
 );
 /// Where the data lies.
-pub const DATABASE_URL: Setting =
-    plain("database_url", "REVEILLE_DATABASE_URL", Some("sqlite:reveille.db"), "The database, as `sqlite:PATH`");
+pub const DATABASE_URL: Setting = plain(
+    "database_url",
+    "REVEILLE_DATABASE_URL",
+    Some("sqlite:reveille.db"),
+    "The database, as `sqlite:PATH` or `postgres://USER:PASSWORD@HOST/DATABASE`",
+);
 /// The key that encrypts stored credentials, inline.
 pub const MASTER_KEY: Setting = Setting {
     secret: true,

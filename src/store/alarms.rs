@@ -80,7 +80,7 @@ impl Store {
             return Ok(());
         }
         let accept = Accept { app, idempotency: None, events: told, traceparent: None };
-        events::append(&mut tx, now, self.inner.options.fanout_chunk, vec![accept]).await?;
+        events::append(&mut tx, now, self.inner.options.fanout_chunk, &[accept]).await?;
         let noted = if let Some(ended_at) = ended_at {
             let sql = "delete from alarms where app_id = $1 and name = $2 and ended_at = $3";
             tx.execute(sql, (Word(app), name.to_owned(), ended_at)).await?

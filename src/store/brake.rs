@@ -2,7 +2,7 @@
 //! dead put it on, until somebody releases it.
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     time::Duration,
 };
 
@@ -63,6 +63,7 @@ pub(super) async fn weigh(
     let mut scales = Scales::default();
     // Only who is to judge needs to know what has been counted before.
     if answers.iter().any(|answer| answer.evidence.is_some()) {
+        hold(tx, answers, now).await?;
         scales.brakes = brakes(tx, answers, now).await?;
     }
     let on_before: HashSet<Scope> = scales.on().map(|(scope, ..)| scope).collect();
@@ -154,6 +155,16 @@ impl Scales {
         tx.execute(sql, (rows(&added)?,)).await?;
         Ok(())
     }
+}
+
+/// Holds the present minute of these answers' scopes: whoever judges in it next sees what is counted here.
+async fn hold(tx: &mut Tx, answers: &[Weighed], now: Timestamp) -> Result<()> {
+    let scopes: BTreeSet<Scope> = answers.iter().map(Weighed::scope).collect();
+    let sql = "insert into verdicts (app_id, transport, environment, minute, attempted, ambiguous, clear)
+               select value->>0, value->>1, value->>2, $2, 0, 0, 0 from json_each($1) where true
+               on conflict (app_id, transport, environment, minute) do update set attempted = verdicts.attempted";
+    tx.execute(sql, (rows(&scopes.into_iter().collect::<Vec<_>>())?, minute(now))).await?;
+    Ok(())
 }
 
 /// What has been counted in the scopes of these answers, and which brakes are on.

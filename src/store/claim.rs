@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::{
     Result, Store,
     call::Call,
-    db::{Json, Tx, Word, rows},
+    db::{Json, Tx, Word, locking, rows},
     history::{self, Lost},
     levels::{self, Level},
     standing::{About, Standing, Waiting, select_standings},
@@ -257,15 +257,28 @@ impl Outbox {
     }
 }
 
+/// Those of whom nobody else has hold. What a crash leaves is taken up when its lease ends.
 async fn due_rows(tx: &mut Tx, now: Timestamp, shares: &[Share]) -> Result<Vec<Standing>> {
-    let sql = select_standings!(
-        "levels l" " where l.app_id = $1 and l.due_at <= $2 and d.app_id = l.app_id and d.id = l.device_id
-                     order by l.due_at limit $3"
+    let sql = locking!(
+        "select l.app_id, l.device_id, l.class from levels l join devices d on d.app_id = l.app_id and d.id = l.device_id
+         where l.app_id = $1 and l.due_at <= $2 order by l.due_at limit $3",
+        "for update of d skip locked"
     );
-    let mut due = Vec::new();
+    type Key = (Word<AppId>, Word<DeviceId>, Word<Class>);
+    let mut keys = Vec::new();
     for share in shares {
-        due.extend(tx.fetch_all::<Standing>(sql, (Word(share.app), now.as_ms(), share.devices as i64)).await?);
+        keys.extend(tx.fetch_all::<Key>(sql, (Word(share.app), now.as_ms(), share.devices as i64)).await?);
     }
+    // What is held is read once it is held: another may have changed it just before.
+    let sql = locking!(
+        select_standings!(
+            "json_each($1) r cross join levels l"
+            "where l.app_id = r.value->>0 and l.device_id = r.value->>1 and l.class = r.value->>2 and l.due_at <= $2
+               and d.app_id = l.app_id and d.id = l.device_id order by l.due_at"
+        ),
+        "for update of l skip locked"
+    );
+    let mut due: Vec<Standing> = tx.fetch_all(sql, (rows(&keys)?, now.as_ms())).await?;
     // Alerts first: on iOS a silent wake has to see that one is on its way.
     due.sort_by_key(Standing::class);
     Ok(due)
@@ -276,7 +289,7 @@ async fn credentials_of(tx: &mut Tx, due: &[Standing]) -> Result<HashMap<AppId, 
     apps.sort();
     apps.dedup();
     type Row = (Word<AppId>, Word<Transport>, String, i64, Json<CredentialScope>);
-    let sql = "select app_id, transport, name, version, scope from credentials where app_id in (select value from json_each($1))
+    let sql = "select app_id, transport, name, version, scope from credentials where app_id in (select atom from json_each($1))
                order by app_id, transport, name";
     let mut by_app: HashMap<AppId, Vec<Serving>> = HashMap::new();
     for (app, transport, name, version, scope) in tx.fetch_all::<Row>(sql, (rows(&apps)?,)).await? {

@@ -6,13 +6,14 @@ use secrecy::ExposeSecret;
 use super::{
     Error, Result, Store,
     db::{Json, Word, rows},
-    levels::reached,
+    follows,
+    levels::{self, reached},
 };
 use crate::{
     domain::{
         credential::{AnyTokenUri, Credential, CredentialScope},
         device::Transport,
-        id::AppId,
+        id::{AppId, DeviceId},
         limits,
         time::Timestamp,
     },
@@ -111,6 +112,8 @@ impl Store {
         let sealed = self.inner.secrets.seal(&place(app, transport, name), json);
         let sealed = STANDARD.encode(sealed.ok_or_else(|| Error::Corrupt("a credential cannot be sealed".into()))?);
         let mut tx = self.db().begin().await?;
+        // Of two that come at once, each sees the other.
+        follows::counter(&mut tx, app).await?;
         let others: Vec<InfoRow> = tx.fetch_all(SELECT_INFO, (Word(app),)).await?;
         let mut others: Vec<CredentialInfo> = others.into_iter().map(CredentialInfo::from).collect();
         let previous = others.iter().position(|other| other.transport == transport && other.name == name);
@@ -161,7 +164,7 @@ impl Store {
         let sql = concat!(
             "update levels set due_at = $2
              from json_each($3) r cross join devices d cross join apps a
-             where d.app_id = $1 and d.id = r.value and a.id = d.app_id
+             where d.app_id = $1 and d.id = r.atom and a.id = d.app_id
                and levels.app_id = d.app_id and levels.device_id = d.id
                and levels.lease is null and levels.expires_at > $2
                and (levels.head > ",
@@ -174,14 +177,17 @@ impl Store {
         let mut last = String::new();
         loop {
             let values = (Word(app), Word(transport), last.clone(), HURRIED);
-            let devices: Vec<(String,)> = self.db().fetch_all(of_transport, values).await?;
-            let Some((newest,)) = devices.last().cloned() else {
+            let devices: Vec<(Word<DeviceId>,)> = self.db().fetch_all(of_transport, values).await?;
+            let Some((newest,)) = devices.last() else {
                 return Ok(());
             };
-            last = newest;
-            let devices: Vec<String> = devices.into_iter().map(|(id,)| id).collect();
+            last = newest.0.to_string();
+            let devices: Vec<DeviceId> = devices.into_iter().map(|(id,)| id.0).collect();
             let now = self.inner.clock.now().as_ms();
-            self.db().execute(sql, (Word(app), now, rows(&devices)?)).await?;
+            let mut tx = self.db().begin().await?;
+            levels::hold(&mut tx, devices.iter().map(|device| (app, *device))).await?;
+            tx.execute(sql, (Word(app), now, rows(&devices)?)).await?;
+            tx.commit().await?;
             self.ring();
         }
     }

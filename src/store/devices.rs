@@ -5,9 +5,9 @@ use serde::Serialize;
 
 use super::{
     Result, Store,
-    db::{Tx, Word, rows},
+    db::{Tx, Word, retry, rows},
     erase::{Erasure, Progress},
-    operations,
+    levels, operations,
 };
 use crate::domain::{
     device::{DeviceStatus, Environment, Platform, TokenKind, Transport},
@@ -205,11 +205,16 @@ impl Store {
 
     /// Removes a device with its follows, levels, tokens, timeline and own feed; its attempts stay until their retention ends.
     pub async fn delete_device(&self, app: AppId, device: DeviceId) -> Result<bool> {
+        retry(|| self.try_delete_device(app, device)).await
+    }
+
+    async fn try_delete_device(&self, app: AppId, device: DeviceId) -> Result<bool> {
         let now = self.inner.clock.now();
         let mut tx = self.db().begin().await?;
         let Some(through) = operations::next_position(&mut tx, app).await? else {
             return Ok(false);
         };
+        levels::hold(&mut tx, [(app, device)]).await?;
         for sql in [
             "delete from device_tokens where app_id = $1 and device_id = $2",
             "delete from follows where app_id = $1 and device_id = $2",

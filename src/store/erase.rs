@@ -5,7 +5,7 @@ use serde::Serialize;
 use super::{
     Result,
     db::{Tx, Values, Word, rows},
-    follows,
+    follows, levels,
 };
 use crate::domain::{
     feed::{FeedName, Position},
@@ -93,18 +93,19 @@ impl Chunk<'_> {
     /// Devices with all that is theirs: first what raises levels, then the levels, and the devices last, so that no level is ever due
     /// without its device, and who is left can be found again.
     async fn devices(&mut self, devices: &[Word<DeviceId>]) -> Result<()> {
+        self.hold(devices).await?;
         self.removed.follows += self
             .delete(
                 "delete from follows where app_id = $1 and (device_id, feed) in (
                    select f.device_id, f.feed from json_each($2) r cross join follows f
-                   where f.app_id = $1 and f.device_id = r.value limit $3)",
+                   where f.app_id = $1 and f.device_id = r.atom limit $3)",
                 devices,
             )
             .await?;
         self.delete(
             "delete from levels where app_id = $1 and (device_id, class) in (
                select l.device_id, l.class from json_each($2) r cross join levels l
-               where l.app_id = $1 and l.device_id = r.value limit $3)",
+               where l.app_id = $1 and l.device_id = r.atom limit $3)",
             devices,
         )
         .await?;
@@ -112,14 +113,14 @@ impl Chunk<'_> {
             .delete(
                 "delete from device_tokens where secret_hash in (
                    select t.secret_hash from json_each($2) r cross join device_tokens t
-                   where t.app_id = $1 and t.device_id = r.value limit $3)",
+                   where t.app_id = $1 and t.device_id = r.atom limit $3)",
                 devices,
             )
             .await?;
         self.history(devices, None).await?;
         self.removed.devices += self
             .delete(
-                "delete from devices where app_id = $1 and id in (select value from json_each($2) limit $3)",
+                "delete from devices where app_id = $1 and id in (select atom from json_each($2) limit $3)",
                 devices,
             )
             .await?;
@@ -139,6 +140,7 @@ impl Chunk<'_> {
                 break;
             };
             after = last.0.to_string();
+            self.hold(&devices).await?;
             self.history(&devices, Some(erasure)).await?;
         }
         // They follow their user's feed anew, so that nothing waits for them in it that is gone.
@@ -150,8 +152,9 @@ impl Chunk<'_> {
             if devices.is_empty() {
                 break;
             }
+            self.hold(&devices).await?;
             let sql = "update follows set since = $3
-                       where app_id = $1 and feed = $2 and device_id in (select value from json_each($4))";
+                       where app_id = $1 and feed = $2 and device_id in (select atom from json_each($4))";
             self.tx.execute(sql, (app, Word(feed.clone()), erasure.through.0, rows(&devices)?)).await?;
             follows::find_levels_anew(self.tx, self.app, &devices, std::slice::from_ref(feed), self.now).await?;
             self.left -= devices.len() as i64 * ROWS_EACH;
@@ -170,7 +173,7 @@ impl Chunk<'_> {
     async fn attempts(&mut self, devices: &[Word<DeviceId>], until: Option<&Erasure>) -> Result<()> {
         let sql = "delete from attempts where app_id = $1 and id in (
                      select t.id from json_each($2) r cross join attempts t
-                     where t.app_id = $1 and t.device_id = r.value and t.started_at <= $4 limit $3)";
+                     where t.app_id = $1 and t.device_id = r.atom and t.started_at <= $4 limit $3)";
         self.removed.attempts += self.delete_until(sql, devices, until).await?;
         Ok(())
     }
@@ -178,7 +181,7 @@ impl Chunk<'_> {
     async fn timeline(&mut self, devices: &[Word<DeviceId>], until: Option<&Erasure>) -> Result<()> {
         let sql = "delete from timeline where app_id = $1 and (device_id, id) in (
                      select t.device_id, t.id from json_each($2) r cross join timeline t
-                     where t.app_id = $1 and t.device_id = r.value and t.at <= $4 limit $3)";
+                     where t.app_id = $1 and t.device_id = r.atom and t.at <= $4 limit $3)";
         self.removed.timeline += self.delete_until(sql, devices, until).await?;
         Ok(())
     }
@@ -193,7 +196,7 @@ impl Chunk<'_> {
         }
         let (app, feeds) = (Word(self.app), rows(feeds)?);
         let sql = "select e.position, e.id, e.accepted_at from json_each($2) r cross join events e
-                   where e.app_id = $1 and e.feed = r.value and e.position <= $3 limit $4";
+                   where e.app_id = $1 and e.feed = r.atom and e.position <= $3 limit $4";
         while self.left > 0 {
             let limit = (self.left / ROWS_EACH).max(1);
             let found: Vec<(i64, Word<EventId>, i64)> =
@@ -222,7 +225,7 @@ impl Chunk<'_> {
             self.left -= (fanouts + keys + events) as i64;
         }
         if self.left > 0 {
-            let sql = "delete from feed_drops where app_id = $1 and feed in (select value from json_each($2))
+            let sql = "delete from feed_drops where app_id = $1 and feed in (select atom from json_each($2))
                          and dropped_through <= $3";
             self.left -= self.tx.execute(sql, (app, feeds, through.0)).await? as i64;
         }
@@ -239,16 +242,21 @@ impl Chunk<'_> {
             if devices.is_empty() {
                 break;
             }
+            self.hold(&devices).await?;
             follows::remove(self.tx, self.app, &devices, std::slice::from_ref(feed), self.now).await?;
             // A call under way keeps its lease, but not the name; should it have to be repeated, its time is over.
             let sql = "update levels set wake_feed = null, wake_expires_at = $4
-                       where app_id = $1 and device_id in (select value from json_each($2)) and wake_feed = $3";
+                       where app_id = $1 and device_id in (select atom from json_each($2)) and wake_feed = $3";
             let values = (Word(self.app), rows(&devices)?, Word(feed.clone()), self.now.as_ms());
             self.tx.execute(sql, values).await?;
             self.removed.follows += devices.len() as u64;
             self.left -= devices.len() as i64 * ROWS_EACH;
         }
         Ok(())
+    }
+
+    async fn hold(&mut self, devices: &[Word<DeviceId>]) -> Result<()> {
+        levels::hold(self.tx, devices.iter().map(|device| (self.app, device.0))).await
     }
 
     async fn ids(&mut self, sql: &'static str, values: impl Values) -> Result<Vec<Word<DeviceId>>> {

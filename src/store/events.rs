@@ -7,7 +7,7 @@ use serde_json::value::RawValue;
 
 use super::{
     Error, Result, Store,
-    db::{Db, Json, Tx, Word, rows},
+    db::{Db, Json, Tx, Word, locking, rows},
     fanout::{self, Raise},
 };
 use crate::domain::{
@@ -144,7 +144,7 @@ struct Record {
 }
 
 /// Accepts a batch of requests in one transaction.
-pub(super) async fn accept(db: Db, now: Timestamp, chunk: u32, batch: Vec<Accept>) -> Result<Vec<Accepted>> {
+pub(super) async fn accept(db: &Db, now: Timestamp, chunk: u32, batch: &[Accept]) -> Result<Vec<Accepted>> {
     let mut tx = db.begin().await?;
     let answers = append(&mut tx, now, chunk, batch).await?;
     tx.commit().await?;
@@ -152,8 +152,9 @@ pub(super) async fn accept(db: Db, now: Timestamp, chunk: u32, batch: Vec<Accept
 }
 
 /// Appends the events of a batch of requests in a few statements, however many there are.
-pub(super) async fn append(tx: &mut Tx, now: Timestamp, chunk: u32, batch: Vec<Accept>) -> Result<Vec<Accepted>> {
-    let mut records = recorded(tx, now, &batch).await?;
+pub(super) async fn append(tx: &mut Tx, now: Timestamp, chunk: u32, batch: &[Accept]) -> Result<Vec<Accepted>> {
+    let mut counters = counters(tx, batch).await?;
+    let mut records = recorded(tx, now, batch).await?;
     // A twin in the same batch meets the record of the first one: its place is kept by an entry that is filled below.
     let mut first_of: HashMap<(AppId, String), usize> = HashMap::new();
     let is_new: Vec<bool> = (batch.iter().enumerate())
@@ -163,26 +164,24 @@ pub(super) async fn append(tx: &mut Tx, now: Timestamp, chunk: u32, batch: Vec<A
             Some(i) => *first_of.entry((request.app, i.key.clone())).or_insert(index) == index,
         })
         .collect();
-    let mut next = reserve(tx, batch.iter().zip(&is_new).filter(|(_, new)| **new).map(|(request, _)| request)).await?;
-
     let mut answers = Vec::with_capacity(batch.len());
     let mut raises = Vec::new();
     let mut fresh_records = Vec::new();
     let mut event_rows = Vec::new();
-    for (request, is_new) in batch.into_iter().zip(is_new) {
+    for (request, is_new) in batch.iter().zip(is_new) {
         let record = request.idempotency.as_ref().and_then(|i| records.get(&(request.app, i.key.clone())));
         if !is_new {
-            answers.push(record.map_or(Accepted::NoApp, |record| replay(record, &request)));
+            answers.push(record.map_or(Accepted::NoApp, |record| replay(record, request)));
             continue;
         }
-        let Some(next) = next.get_mut(&request.app) else {
+        let Some(counter) = counters.get_mut(&request.app) else {
             answers.push(Accepted::NoApp);
             continue;
         };
-        let first_position = *next;
+        let first_position = *counter + 1;
         let events: Vec<Event> =
-            request.events.iter().map(|event| placed(event.clone(), id::new(now), next, now)).collect();
-        if let Some(Idempotency { key, fingerprint }) = request.idempotency {
+            request.events.iter().map(|event| placed(event.clone(), id::new(now), counter, now)).collect();
+        if let Some(Idempotency { key, fingerprint }) = request.idempotency.clone() {
             let event_ids = events.iter().map(|event| event.id).collect();
             let record = Record { fingerprint, event_ids, first_position, accepted_at: now };
             fresh_records.push(RecordValues::new(request.app, &key, &record));
@@ -197,15 +196,17 @@ pub(super) async fn append(tx: &mut Tx, now: Timestamp, chunk: u32, batch: Vec<A
         }
         answers.push(Accepted::New(events));
     }
+    advance(tx, counters).await?;
     insert(tx, &event_rows).await?;
     insert_records(tx, &fresh_records).await?;
     fanout::begin(tx, raises, chunk, now).await?;
     Ok(answers)
 }
 
-fn placed(content: NewEvent, id: EventId, next: &mut i64, now: Timestamp) -> Event {
-    let position = Position(*next);
-    *next += 1;
+/// Gives an event its place, one above the counter.
+fn placed(content: NewEvent, id: EventId, counter: &mut i64, now: Timestamp) -> Event {
+    *counter += 1;
+    let position = Position(*counter);
     Event { id, position, accepted_at: now, occurred_at: content.occurred_at.unwrap_or(now), content }
 }
 
@@ -214,28 +215,31 @@ fn replay(record: &Record, request: &Accept) -> Accepted {
     if request.idempotency.as_ref().is_none_or(|i| i.fingerprint != record.fingerprint) {
         return Accepted::KeyReused;
     }
-    let mut next = record.first_position;
+    let mut counter = record.first_position - 1;
     let events = request.events.iter().zip(&record.event_ids);
-    Accepted::Replayed(events.map(|(event, id)| placed(event.clone(), *id, &mut next, record.accepted_at)).collect())
+    Accepted::Replayed(events.map(|(event, id)| placed(event.clone(), *id, &mut counter, record.accepted_at)).collect())
 }
 
-/// Takes positions for all events of all apps; answers each app's first.
-async fn reserve(tx: &mut Tx, requests: impl Iterator<Item = &Accept>) -> Result<HashMap<AppId, i64>> {
-    #[derive(Serialize)]
-    struct Count {
-        app: AppId,
-        events: i64,
-    }
-    let mut counts: HashMap<AppId, i64> = HashMap::new();
-    for request in requests {
-        *counts.entry(request.app).or_default() += request.events.len() as i64;
-    }
-    let mut wanted: Vec<_> = counts.iter().map(|(app, events)| Count { app: *app, events: *events }).collect();
-    wanted.sort_by_key(|count| count.app.uuid());
-    let sql = "update apps set head = apps.head + cast(r.value->>'events' as bigint) from json_each($1) r
-               where apps.id = r.value->>'app' and apps.deleted_at is null returning apps.id, apps.head";
-    let heads: Vec<(Word<AppId>, i64)> = tx.fetch_all(sql, (rows(&wanted)?,)).await?;
-    Ok(heads.into_iter().map(|(app, head)| (app.0, head - counts.get(&app.0).copied().unwrap_or(0) + 1)).collect())
+/// The counters of all apps in the batch, held until the transaction ends: whoever comes next finds these events in front of it, and the
+/// record of a request that is repeated.
+async fn counters(tx: &mut Tx, batch: &[Accept]) -> Result<HashMap<AppId, i64>> {
+    let mut apps: Vec<AppId> = batch.iter().map(|request| request.app).collect();
+    apps.sort_by_key(|app| app.uuid());
+    apps.dedup();
+    let sql = locking!(
+        "select id, head from apps where id in (select atom from json_each($1)) and deleted_at is null order by id",
+        "for update"
+    );
+    let found: Vec<(Word<AppId>, i64)> = tx.fetch_all(sql, (rows(&apps)?,)).await?;
+    Ok(found.into_iter().map(|(app, head)| (app.0, head)).collect())
+}
+
+/// Moves the counters on.
+async fn advance(tx: &mut Tx, counters: HashMap<AppId, i64>) -> Result<()> {
+    let heads: Vec<(AppId, i64)> = counters.into_iter().collect();
+    let sql = "update apps set head = cast(r.value->>1 as bigint) from json_each($1) r where apps.id = r.value->>0";
+    tx.execute(sql, (rows(&heads)?,)).await?;
+    Ok(())
 }
 
 #[derive(Serialize)]

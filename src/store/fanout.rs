@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::{
     Result, Store,
-    db::{Tx, Word, rows},
+    db::{Tx, Word, locking, rows},
     levels::reached,
     tallies::Tallies,
 };
@@ -86,7 +86,7 @@ macro_rules! raise_levels {
                    and (cast(r.value->>'position' as bigint) > ", reached!(), "
                         or cast(r.value->>'sticky' as bigint) > 0)
              ) as raised
-             where true group by app_id, device_id, class
+             where true group by app_id, device_id, class order by app_id, device_id, class
              on conflict (app_id, device_id, class) do update set
                  head = case when excluded.head > levels.head then excluded.head else levels.head end,
                  feed = case when excluded.head > levels.head or excluded.feed = levels.feed then excluded.feed end,
@@ -146,7 +146,7 @@ pub(super) async fn begin(tx: &mut Tx, raises: Vec<Raise>, chunk: u32, now: Time
     feeds.dedup();
     let sql = "select r.value->>'app', r.value->>'feed',
                    (select count(*) from (select 1 from follows f where f.app_id = r.value->>'app' and f.feed = r.value->>'feed'
-                                          limit $2))
+                                          limit $2) as some)
                from json_each($1) r";
     let counts: Vec<(Word<AppId>, Word<FeedName>, i64)> =
         tx.fetch_all(sql, (rows(&feeds)?, i64::from(chunk) + 1)).await?;
@@ -191,7 +191,11 @@ impl Store {
             None => None,
         };
         let found = if found.is_some() { found } else { oldest_after(&mut tx, "").await? };
-        let Some((app, position, after, feed, class, accepted_at, expires_at, cancel_on)) = found else {
+        let Some((app, position)) = found else {
+            return Ok(FanOut::Idle);
+        };
+        let Some((after, feed, class, accepted_at, expires_at, cancel_on)) = about(&mut tx, app, position).await?
+        else {
             return Ok(FanOut::Idle);
         };
         let sql = "select max(device_id), count(*) from (
@@ -219,12 +223,25 @@ impl Store {
     }
 }
 
-type FanOutRow = (Word<AppId>, i64, String, Word<FeedName>, Word<Class>, i64, i64, String);
-
-/// The oldest fan-out of the next app that has one.
-async fn oldest_after(tx: &mut Tx, app: &str) -> Result<Option<FanOutRow>> {
-    let sql = "select o.app_id, o.position, o.after_device, e.feed, e.wake_class, e.accepted_at, e.expires_at, e.cancel_on
-               from (select app_id, position, after_device from fanouts where app_id > $1 order by app_id, position limit 1) o
-               join events e on e.app_id = o.app_id and e.position = o.position";
+/// The oldest fan-out of the next app that has one, and that nobody else is at.
+async fn oldest_after(tx: &mut Tx, app: &str) -> Result<Option<(Word<AppId>, i64)>> {
+    let sql = locking!(
+        "select app_id, position from fanouts where app_id > $1 order by app_id, position limit 1",
+        "for update skip locked"
+    );
     Ok(tx.fetch_optional(sql, (app.to_owned(),)).await?)
+}
+
+type About = (String, Word<FeedName>, Word<Class>, i64, i64, String);
+
+/// What a fan-out is about, and how far it has come; `None` while somebody leaves a feed of the app, for whom no level must be raised.
+async fn about(tx: &mut Tx, app: Word<AppId>, position: i64) -> Result<Option<About>> {
+    let sql = locking!("select id from apps where id = $1", "for key share skip locked");
+    if tx.fetch_optional::<(Word<AppId>,)>(sql, (app,)).await?.is_none() {
+        return Ok(None);
+    }
+    let sql = "select o.after_device, e.feed, e.wake_class, e.accepted_at, e.expires_at, e.cancel_on
+               from fanouts o join events e on e.app_id = o.app_id and e.position = o.position
+               where o.app_id = $1 and o.position = $2";
+    Ok(tx.fetch_optional(sql, (app, position)).await?)
 }

@@ -1,6 +1,6 @@
 //! Finish: attempts are completed in batches, and draw their consequences only if the wake is still the caller's.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{collections::HashMap, time::Duration};
 
 use rand::RngExt;
 use serde::Serialize;
@@ -94,10 +94,10 @@ impl Store {
     pub async fn withdraw(&self, call: &Call) -> Result<()> {
         let now = self.inner.clock.now();
         let mut tx = self.db().begin().await?;
+        let mut present = present(&mut tx, std::iter::once(call)).await?;
         let sql = "delete from attempts where app_id = $1 and id = $2 and outcome is null";
         tx.execute(sql, (Word(call.app), Word(call.attempt))).await?;
         let lease = call.attempt.to_string();
-        let mut present = present(&mut tx, std::iter::once(call)).await?;
         if let Some(Standing { mut level, .. }) = present.remove(&call.key())
             && level.lease.as_ref() == Some(&lease)
         {
@@ -115,12 +115,7 @@ impl Store {
 }
 
 /// Finishes a batch of calls in one transaction.
-pub(super) async fn write(
-    db: Db,
-    settings: Arc<SettingsCache>,
-    now: Timestamp,
-    batch: Vec<Finished>,
-) -> Result<Vec<Due>> {
+pub(super) async fn write(db: &Db, settings: &SettingsCache, now: Timestamp, batch: &[Finished]) -> Result<Vec<Due>> {
     let mut tx = db.begin().await?;
     let present = present(&mut tx, batch.iter().map(|finished| &finished.call)).await?;
     let judge = |finished: &Finished, standing: &Standing| {
@@ -161,7 +156,7 @@ pub(super) async fn write(
     Ok(vec![if due_now { Due::Now } else { Due::Later }; batch.len()])
 }
 
-/// Where the devices of some calls stand by now.
+/// Where the devices of some calls stand by now; they are held.
 async fn present<'a>(
     tx: &mut Tx,
     calls: impl Iterator<Item = &'a Call>,
@@ -172,6 +167,9 @@ async fn present<'a>(
         device: DeviceId,
         class: Class,
     }
+    let calls: Vec<&Call> = calls.collect();
+    levels::hold(tx, calls.iter().map(|call| (call.app, call.device))).await?;
+    let calls = calls.into_iter();
     let keys: Vec<Key> = calls.map(|call| Key { app: call.app, device: call.device, class: call.class }).collect();
     let sql = select_standings!(
         "json_each($1) r cross join levels l"

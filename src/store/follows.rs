@@ -4,9 +4,9 @@ use serde::Serialize;
 
 use super::{
     Result, Store,
-    db::{Tx, Word, rows},
+    db::{Tx, Word, locking, retry, rows},
     devices::{self, Device},
-    levels::{close_wake, reached},
+    levels::{self, close_wake, reached},
 };
 use crate::domain::{
     device::followable,
@@ -33,9 +33,14 @@ pub enum Follow {
 impl Store {
     /// Lets a device follow a feed; following twice changes nothing.
     pub async fn follow(&self, app: AppId, device: DeviceId, feed: &FeedName) -> Result<Follow> {
+        retry(|| self.try_follow(app, device, feed)).await
+    }
+
+    async fn try_follow(&self, app: AppId, device: DeviceId, feed: &FeedName) -> Result<Follow> {
         let now = self.inner.clock.now();
         let mut tx = self.db().begin().await?;
         counter(&mut tx, app).await?;
+        levels::hold(&mut tx, [(app, device)]).await?;
         let Some(device) = devices::find(&mut tx, app, device).await? else {
             return Ok(Follow::NoDevice);
         };
@@ -55,7 +60,13 @@ impl Store {
 
     /// Lets a device leave a feed, with all that waits for it there.
     pub async fn unfollow(&self, app: AppId, device: DeviceId, feed: &FeedName) -> Result<Follow> {
+        retry(|| self.try_unfollow(app, device, feed)).await
+    }
+
+    async fn try_unfollow(&self, app: AppId, device: DeviceId, feed: &FeedName) -> Result<Follow> {
         let mut tx = self.db().begin().await?;
+        counter(&mut tx, app).await?;
+        levels::hold(&mut tx, [(app, device)]).await?;
         let Some(device) = devices::find(&mut tx, app, device).await? else {
             return Ok(Follow::NoDevice);
         };
@@ -73,8 +84,7 @@ impl Store {
 
 /// The app's counter, to be held until the end of the transaction; `None` if the app is gone.
 pub(super) async fn counter(tx: &mut Tx, app: AppId) -> Result<Option<Position>> {
-    // An update that changes nothing takes the row's lock on every database.
-    let sql = "update apps set head = head where id = $1 and deleted_at is null returning head";
+    let sql = locking!("select head from apps where id = $1 and deleted_at is null", "for update");
     Ok(tx.fetch_optional::<(i64,)>(sql, (Word(app),)).await?.map(|(head,)| Position(head)))
 }
 
@@ -124,8 +134,8 @@ pub(super) async fn remove(
     if feeds.is_empty() {
         return Ok(());
     }
-    let sql = "delete from follows where app_id = $1 and device_id in (select value from json_each($2))
-                 and feed in (select value from json_each($3))";
+    let sql = "delete from follows where app_id = $1 and device_id in (select atom from json_each($2))
+                 and feed in (select atom from json_each($3))";
     if tx.execute(sql, (Word(app), rows(devices)?, rows(feeds)?)).await? == 0 {
         return Ok(());
     }
@@ -167,22 +177,22 @@ pub(super) async fn find_levels_anew(
                   and e.wake_class = levels.class and e.cancel_on = 'never'
                   and e.position > levels.told and e.position <= levels.sticky_head
             ), 0),
-            feed = case when levels.feed in (select value from json_each($3)) then null else levels.feed end
-         where app_id = $1 and device_id in (select value from json_each($2))"
+            feed = case when levels.feed in (select atom from json_each($3)) then null else levels.feed end
+         where app_id = $1 and device_id in (select atom from json_each($2))"
     );
     tx.execute(sql, (app, devices.clone(), feeds.clone())).await?;
     // An open wake about a feed that was left makes room; one that nothing is left for ends.
     let sql = concat!(
         "update levels set due_at = $4, ",
         close_wake!(),
-        " where app_id = $1 and device_id in (select value from json_each($2)) and lease is null and wake_id is not null
-            and wake_feed in (select value from json_each($3))"
+        " where app_id = $1 and device_id in (select atom from json_each($2)) and lease is null and wake_id is not null
+            and wake_feed in (select atom from json_each($3))"
     );
     tx.execute(sql, (app, devices.clone(), feeds, now.as_ms())).await?;
     let sql = concat!(
         "update levels set due_at = null, ",
         close_wake!(),
-        " where app_id = $1 and device_id in (select value from json_each($2)) and lease is null
+        " where app_id = $1 and device_id in (select atom from json_each($2)) and lease is null
            and sticky_head <= told and head <= ",
         reached!("levels"),
         ""

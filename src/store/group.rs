@@ -1,11 +1,12 @@
-//! Group commit: what many callers write at the same time goes into one transaction, and no caller notices.
+//! Group commit: what many callers write at the same time goes into one transaction, and no caller notices. One that the database breaks
+//! off for another's sake is tried again.
 
 use std::{future::Future, sync::Arc};
 
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::task::TaskTracker;
 
-use super::{Error, Result};
+use super::{Error, Result, db::retry};
 
 /// At most so many requests share a transaction …
 const BATCH: usize = 64;
@@ -17,11 +18,11 @@ pub struct Group<Q, A> {
     queue: mpsc::Sender<(Q, oneshot::Sender<Result<A>>)>,
 }
 
-impl<Q: Send + 'static, A: Send + 'static> Group<Q, A> {
+impl<Q: Send + Sync + 'static, A: Send + 'static> Group<Q, A> {
     /// Starts the queue; `write` puts a whole batch into one transaction and answers each request in its place.
     pub fn start<F, Fut>(tasks: &TaskTracker, write: F) -> Self
     where
-        F: Fn(Vec<Q>) -> Fut + Send + 'static,
+        F: Fn(Arc<Vec<Q>>) -> Fut + Send + Sync + 'static,
         Fut: Future<Output = Result<Vec<A>>> + Send,
     {
         let (queue, mut waiting) = mpsc::channel::<(Q, oneshot::Sender<Result<A>>)>(WAITING);
@@ -29,7 +30,8 @@ impl<Q: Send + 'static, A: Send + 'static> Group<Q, A> {
             let mut batch = Vec::with_capacity(BATCH);
             while waiting.recv_many(&mut batch, BATCH).await > 0 {
                 let (requests, callers): (Vec<_>, Vec<_>) = batch.drain(..).unzip();
-                match write(requests).await {
+                let requests = Arc::new(requests);
+                match retry(|| write(Arc::clone(&requests))).await {
                     // A caller that has gone away does not mind.
                     Ok(answers) => {
                         callers.into_iter().zip(answers).for_each(|(caller, answer)| drop(caller.send(Ok(answer))))

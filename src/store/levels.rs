@@ -161,6 +161,20 @@ impl Level {
     }
 }
 
+/// Holds devices and their levels until the transaction ends: devices first, each kind in the order of its key (decision 8).
+pub(super) async fn hold(tx: &mut Tx, devices: impl IntoIterator<Item = (AppId, DeviceId)>) -> Result<()> {
+    let keys = rows(&devices.into_iter().collect::<Vec<_>>())?;
+    let sql = "select d.id from json_each($1) r cross join devices d
+               where d.app_id = r.value->>0 and d.id = r.value->>1
+               order by d.app_id, d.id for update of d";
+    tx.lock(sql, (keys.clone(),)).await?;
+    let sql = "select l.device_id from json_each($1) r cross join levels l
+               where l.app_id = r.value->>0 and l.device_id = r.value->>1
+               order by l.app_id, l.device_id, l.class for update of l";
+    tx.lock(sql, (keys,)).await?;
+    Ok(())
+}
+
 /// Writes level rows back, but for what wants the device awake.
 pub(super) async fn write(tx: &mut Tx, levels: &[Level]) -> Result<()> {
     if levels.is_empty() {
@@ -190,7 +204,7 @@ pub(super) async fn look_again(tx: &mut Tx, app: AppId, devices: &[DeviceId], no
     let sql = concat!(
         "update levels set due_at = $3, passed = 0
          from json_each($2) r cross join devices d cross join apps a
-         where d.app_id = $1 and d.id = r.value and a.id = d.app_id
+         where d.app_id = $1 and d.id = r.atom and a.id = d.app_id
            and levels.app_id = d.app_id and levels.device_id = d.id
            and levels.lease is null and levels.expires_at > $3 and (levels.due_at is null or levels.due_at > $3)
            and (levels.head > ",

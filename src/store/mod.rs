@@ -61,7 +61,14 @@ pub use self::{
     timeline::{Entry, Heard, Lagging, Timeline},
     visits::{Visit, Visited},
 };
-use self::{db::Db, group::Group, settings::SettingsCache, stats::KeptCounts, underway::UnderWay, wake_rate::LastLook};
+use self::{
+    db::{AsSqlx, Db},
+    group::Group,
+    settings::SettingsCache,
+    stats::KeptCounts,
+    underway::UnderWay,
+    wake_rate::LastLook,
+};
 use crate::{
     domain::{cursor::Epoch, record::Load, time::Clock},
     secret::Secrets,
@@ -82,6 +89,16 @@ pub enum Error {
     /// The transaction that many requests shared failed.
     #[error("{0}")]
     Shared(Arc<Error>),
+}
+
+impl AsSqlx for Error {
+    fn as_sqlx(&self) -> Option<&sqlx::Error> {
+        match self {
+            Self::Database(error) => Some(error),
+            Self::Shared(error) => error.as_sqlx(),
+            Self::Busy | Self::Corrupt(_) => None,
+        }
+    }
 }
 
 /// What the store's methods answer.
@@ -144,16 +161,25 @@ impl Store {
         let changed = Arc::new(Notify::new());
         let accepts = {
             let (db, clock) = (db.clone(), clock.clone());
-            Group::start(tasks, move |batch| events::accept(db.clone(), clock.now(), options.fanout_chunk, batch))
+            Group::start(tasks, move |batch: Arc<Vec<Accept>>| {
+                let (db, now) = (db.clone(), clock.now());
+                async move { events::accept(&db, now, options.fanout_chunk, &batch).await }
+            })
         };
         let visits = {
             let (db, clock) = (db.clone(), clock.clone());
-            Group::start(tasks, move |batch| visits::write(db.clone(), clock.now(), batch))
+            Group::start(tasks, move |batch: Arc<Vec<Visit>>| {
+                let (db, now) = (db.clone(), clock.now());
+                async move { visits::write(&db, now, &batch).await }
+            })
         };
         let settings = Arc::new(SettingsCache::default());
         let finishes = {
             let (db, clock, settings) = (db.clone(), clock.clone(), Arc::clone(&settings));
-            Group::start(tasks, move |batch| finish::write(db.clone(), Arc::clone(&settings), clock.now(), batch))
+            Group::start(tasks, move |batch: Arc<Vec<Finished>>| {
+                let (db, settings, now) = (db.clone(), Arc::clone(&settings), clock.now());
+                async move { finish::write(&db, &settings, now, &batch).await }
+            })
         };
         let (under_way, device_counts, wake_rates) = (UnderWay::default(), KeptCounts::default(), LastLook::default());
         let erasing = Notify::new();

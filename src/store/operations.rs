@@ -6,6 +6,7 @@ use super::{
     Error, Result, Store,
     db::{Json, Tx, Word, rows},
     erase::{Erasure, Progress},
+    follows,
 };
 use crate::domain::{
     feed::Position,
@@ -102,7 +103,7 @@ impl Store {
     async fn erase_chunk(&self, app: AppId, id: OperationId) -> Result<Progress> {
         let now = self.inner.clock.now();
         let mut tx = self.db().begin().await?;
-        super::follows::counter(&mut tx, app).await?;
+        follows::counter(&mut tx, app).await?;
         type Row = (Word<OperationKind>, String, i64, i64, Json<Removed>);
         let sql = "select kind, subject, through, created_at, removed from operations
                    where app_id = $1 and id = $2 and subject is not null";
@@ -150,8 +151,11 @@ impl Store {
 
 /// Takes a position: all that has a lower one is older. Holds the app's counter row; `None` if the app is gone.
 pub(super) async fn next_position(tx: &mut Tx, app: AppId) -> Result<Option<Position>> {
-    let sql = "update apps set head = head + 1 where id = $1 and deleted_at is null returning head";
-    Ok(tx.fetch_optional::<(i64,)>(sql, (Word(app),)).await?.map(|(head,)| Position(head)))
+    let Some(Position(head)) = follows::counter(tx, app).await? else {
+        return Ok(None);
+    };
+    tx.execute("update apps set head = head + 1 where id = $1", (Word(app),)).await?;
+    Ok(Some(Position(head + 1)))
 }
 
 /// Keeps an operation whose first chunk is done. Its subject is kept only if there is more.

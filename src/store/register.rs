@@ -4,7 +4,7 @@ use secrecy::{ExposeSecret, SecretString};
 
 use super::{
     Result, Store,
-    db::{Tx, Word},
+    db::{Tx, Word, retry},
     devices::{self, Device, DeviceRow, select_devices},
     follows, levels,
     timeline::{self, NewMoment},
@@ -53,11 +53,16 @@ pub enum Patched {
 impl Store {
     /// Registers an installation; `None` if the app is gone.
     pub async fn register(&self, app: AppId, registration: Registration) -> Result<Option<Registered>> {
+        retry(|| self.try_register(app, registration.clone())).await
+    }
+
+    async fn try_register(&self, app: AppId, registration: Registration) -> Result<Option<Registered>> {
         let now = self.inner.clock.now();
         let mut tx = self.db().begin().await?;
         if follows::counter(&mut tx, app).await?.is_none() {
             return Ok(None);
         }
+        hold(&mut tx, app, &registration.installation_id, registration.token.as_ref()).await?;
         let sql = select_devices!("where d.app_id = $1 and d.installation_id = $2");
         let known: Option<DeviceRow> =
             tx.fetch_optional(sql, (Word(app), registration.installation_id.clone())).await?;
@@ -76,8 +81,19 @@ impl Store {
         patch: DevicePatch,
         feeds: Option<Vec<FeedName>>,
     ) -> Result<Patched> {
+        retry(|| self.try_patch_device(app, id, patch.clone(), feeds.clone())).await
+    }
+
+    async fn try_patch_device(
+        &self,
+        app: AppId,
+        id: DeviceId,
+        patch: DevicePatch,
+        feeds: Option<Vec<FeedName>>,
+    ) -> Result<Patched> {
         let mut tx = self.db().begin().await?;
         follows::counter(&mut tx, app).await?;
+        hold(&mut tx, app, &id.to_string(), patch.token.as_ref()).await?;
         let Some(mut device) = devices::find(&mut tx, app, id).await? else {
             return Ok(Patched::NoDevice);
         };
@@ -102,6 +118,15 @@ impl Store {
         self.ring();
         Ok(Patched::Done(Box::new(registered)))
     }
+}
+
+/// Holds a device, named by its id or its installation's, and whoever has the push token that it brings.
+async fn hold(tx: &mut Tx, app: AppId, device: &str, token: Option<&SecretString>) -> Result<()> {
+    let sql = "select d.id from devices d
+               where d.app_id = $1 and (d.id = $2 or d.installation_id = $2 or (d.transport in ('apns', 'fcm') and d.token = $3))
+               order by d.id for update";
+    let token = token.map(|token| token.expose_secret().to_owned());
+    Ok(tx.lock(sql, (Word(app), device.to_owned(), token)).await?)
 }
 
 fn given<T>(given: Given<T>, present: Option<T>) -> Option<T> {

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Result, Store, alarms,
-    db::Word,
+    db::{Word, rows},
     levels,
     timeline::{self, NewMoment},
 };
@@ -95,39 +95,50 @@ impl Store {
         // What is called dead from now on is another matter, even if it is one of those that are restored here.
         let window = Window { app, transport, environment, from, to: self.inner.clock.now().as_ms() };
         let mut changed = 0;
-        loop {
-            let chunk = self.release_chunk(window, release).await?;
+        while let Some(chunk) = self.release_chunk(window, release).await? {
             changed += chunk;
-            if chunk < CHUNK.unsigned_abs() {
-                break;
-            }
         }
         let mut tx = self.db().begin().await?;
-        tx.execute("delete from brakes where app_id = $1 and transport = $2 and environment = $3", scope).await?;
         // That providers have answered stays true; what they said has been dealt with.
         let sql =
             "update verdicts set ambiguous = 0, clear = 0 where app_id = $1 and transport = $2 and environment = $3";
         tx.execute(sql, scope).await?;
+        tx.execute("delete from brakes where app_id = $1 and transport = $2 and environment = $3", scope).await?;
         alarms::end(&mut tx, app, &alarm::mass_brake(transport, environment), self.inner.clock.now()).await?;
         tx.commit().await?;
         Ok(Some(changed))
     }
 
-    async fn release_chunk(&self, window: Window, release: Release) -> Result<u64> {
+    /// Changes some of those that are left, and answers how many; `None` if none is.
+    async fn release_chunk(&self, window: Window, release: Release) -> Result<Option<u64>> {
         let now = self.inner.clock.now();
         let mut tx = self.db().begin().await?;
-        let sql = match release {
-            Release::Restore => RESTORE,
-            Release::Confirm => CONFIRM,
-        };
         let Window { app, transport, environment, from, to } = window;
-        let values = (Word(app), Word(transport), Word(environment), from, to, now.as_ms(), CHUNK);
-        let devices: Vec<(Word<DeviceId>,)> = tx.fetch_all(sql, values).await?;
-        let devices: Vec<DeviceId> = devices.into_iter().map(|(id,)| id.0).collect();
-        let (status, reason) = match release {
-            Release::Restore => (DeviceStatus::Active, "the mass brake was released: the verdict does not stand"),
-            Release::Confirm => (DeviceStatus::Gone, "the mass brake was released: the verdict stands"),
+        let (sql, concerned, status, reason) = match release {
+            Release::Restore => (
+                RESTORE,
+                &[DeviceStatus::Gone, DeviceStatus::Quarantined][..],
+                DeviceStatus::Active,
+                "the mass brake was released: the verdict does not stand",
+            ),
+            Release::Confirm => (
+                CONFIRM,
+                &[DeviceStatus::Quarantined][..],
+                DeviceStatus::Gone,
+                "the mass brake was released: the verdict stands",
+            ),
         };
+        let concerned = rows(concerned)?;
+        let values = (Word(app), Word(transport), Word(environment), from, to, concerned.clone(), CHUNK);
+        let found: Vec<(Word<DeviceId>,)> = tx.fetch_all(IN_QUESTION, values).await?;
+        let found: Vec<DeviceId> = found.into_iter().map(|(id,)| id.0).collect();
+        if found.is_empty() {
+            return Ok(None);
+        }
+        levels::hold(&mut tx, found.iter().map(|device| (app, *device))).await?;
+        let devices: Vec<(Word<DeviceId>,)> =
+            tx.fetch_all(sql, (Word(app), rows(&found)?, concerned, now.as_ms())).await?;
+        let devices: Vec<DeviceId> = devices.into_iter().map(|(id,)| id.0).collect();
         if release == Release::Restore {
             levels::look_again(&mut tx, app, &devices, now).await?;
         }
@@ -136,7 +147,7 @@ impl Store {
         timeline::add(&mut tx, &moments).await?;
         tx.commit().await?;
         self.ring();
-        Ok(devices.len() as u64)
+        Ok(Some(devices.len() as u64))
     }
 }
 
@@ -150,16 +161,16 @@ struct Window {
     to: i64,
 }
 
-const RESTORE: &str = "update devices set status = 'active', status_reason = null, verdict = null, status_at = $6
-    where app_id = $1 and id in (
-        select d.id from devices d
-        where d.app_id = $1 and d.transport = $2 and d.environment = $3 and d.status_at >= $4 and d.status_at <= $5
-          and d.verdict is not null and d.status in ('gone', 'quarantined') limit $7)
+const IN_QUESTION: &str = "select d.id from devices d
+    where d.app_id = $1 and d.transport = $2 and d.environment = $3 and d.status_at >= $4 and d.status_at <= $5
+      and d.verdict is not null and d.status in (select atom from json_each($6)) limit $7";
+
+const RESTORE: &str = "update devices set status = 'active', status_reason = null, verdict = null, status_at = $4
+    where app_id = $1 and id in (select atom from json_each($2)) and verdict is not null
+      and status in (select atom from json_each($3))
     returning id";
 
-const CONFIRM: &str = "update devices set status = 'gone', status_at = $6
-    where app_id = $1 and id in (
-        select d.id from devices d
-        where d.app_id = $1 and d.transport = $2 and d.environment = $3 and d.status_at >= $4 and d.status_at <= $5
-          and d.verdict is not null and d.status = 'quarantined' limit $7)
+const CONFIRM: &str = "update devices set status = 'gone', status_at = $4
+    where app_id = $1 and id in (select atom from json_each($2)) and verdict is not null
+      and status in (select atom from json_each($3))
     returning id";

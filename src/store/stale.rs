@@ -10,6 +10,7 @@ use serde::Serialize;
 use super::{
     Result, Store,
     db::{Word, rows},
+    levels,
     timeline::{self, NewMoment},
 };
 use crate::domain::{
@@ -93,6 +94,7 @@ impl Store {
             return Ok(());
         }
         let mut tx = self.db().begin().await?;
+        levels::hold(&mut tx, changes.iter().map(|change| (change.app, change.device))).await?;
         let sql = "update devices set status = r.value->>'status', status_reason = r.value->>'reason', status_at = $2, verdict = null
                    from json_each($1) r
                    where devices.app_id = r.value->>'app' and devices.id = r.value->>'device'

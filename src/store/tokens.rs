@@ -8,6 +8,7 @@ use super::{
     Result, Store,
     db::{Tx, Word},
     devices::{Device, DeviceRow, select_devices},
+    levels,
 };
 use crate::{domain::limits, domain::time::Timestamp, secret};
 
@@ -41,6 +42,7 @@ impl Store {
 
     async fn first_use(&self, device: &Device, hash: &str, issued_at: i64, now: Timestamp) -> Result<()> {
         let mut tx = self.db().begin().await?;
+        levels::hold(&mut tx, [(device.app, device.id)]).await?;
         let sql = "update device_tokens set used_at = $2 where secret_hash = $1";
         tx.execute(sql, (hash.to_owned(), now.as_ms())).await?;
         let sql = "update device_tokens set expires_at = $4
@@ -66,7 +68,7 @@ pub(super) async fn issue(tx: &mut Tx, device: &Device, secret: &SecretString, n
     let sql = "insert into device_tokens (secret_hash, app_id, device_id, created_at)
                select $1, $2, $3, max(created_at) from
                  (select $4 as created_at union all
-                  select created_at + 1 from device_tokens where app_id = $2 and device_id = $3)";
+                  select created_at + 1 from device_tokens where app_id = $2 and device_id = $3) as times";
     tx.execute(sql, (secret::hash(secret.expose_secret()), app, id, now.as_ms())).await?;
     Ok(())
 }

@@ -96,10 +96,11 @@ impl Store {
 }
 
 /// Writes a batch of visits in one transaction.
-pub(super) async fn write(db: Db, now: Timestamp, batch: Vec<Visit>) -> Result<Vec<Visited>> {
+pub(super) async fn write(db: &Db, now: Timestamp, batch: &[Visit]) -> Result<Vec<Visited>> {
     let callers: Vec<DeviceId> = batch.iter().map(|visit| visit.device).collect();
     let visits = merged(batch);
     let mut tx = db.begin().await?;
+    levels::hold(&mut tx, visits.iter().map(|visit| (visit.app, visit.device))).await?;
     let keys = keys(&visits)?;
     let wakes =
         if visits.iter().any(|visit| visit.wake.is_some()) { wakes(&mut tx, &keys).await? } else { HashMap::new() };
@@ -134,7 +135,7 @@ pub(super) async fn write(db: Db, now: Timestamp, batch: Vec<Visit>) -> Result<V
 }
 
 /// Several visits of one device are one: an update takes each row once.
-fn merged(batch: Vec<Visit>) -> Vec<Visit> {
+fn merged(batch: &[Visit]) -> Vec<Visit> {
     let mut visits: HashMap<DeviceId, Visit> = HashMap::new();
     for visit in batch {
         let known = visits.entry(visit.device).or_insert_with(|| visit.clone());

@@ -93,7 +93,7 @@ async fn a_late_verdict_about_an_old_token_does_not_count() {
     world.sim.fcm().dead_token(&phone.token, None);
     world.sim.fcm().pause();
     world.publish("order:42").await;
-    world.relay.dispatcher().step().await.unwrap();
+    world.relay().dispatcher().step().await.unwrap();
     let again = world.phone("pixel").with("token", "fresh-token").follows(&["order:42"]).await;
     world.clock.advance(Duration::from_millis(1));
     world.sim.fcm().resume();
@@ -110,7 +110,7 @@ async fn a_late_verdict_about_the_same_token_registered_anew_does_not_count() {
     world.sim.fcm().answer(Fault::new(says(404, "UNREGISTERED")).times(1));
     world.sim.fcm().pause();
     world.publish("order:42").await;
-    world.relay.dispatcher().step().await.unwrap();
+    world.relay().dispatcher().step().await.unwrap();
     world.clock.advance(Duration::from_secs(1));
     world.phone("pixel").follows(&["order:42"]).await;
     world.sim.fcm().resume();

@@ -167,27 +167,12 @@ async fn a_cursor_from_a_lost_future_is_told_so() {
     let world = World::start().await;
     let phone = world.phone("pixel").follows(&["order:42"]).await;
     let (id, token) = (phone.id.clone(), phone.device_token.clone());
-    let backup = tempfile::tempdir().unwrap();
-    let copy = |from: &std::path::Path, to: &std::path::Path| {
-        for file in std::fs::read_dir(from).unwrap().map(|file| file.unwrap().path()) {
-            let name = file.file_name().unwrap().to_str().unwrap().to_owned();
-            if name.starts_with("reveille.db") && !name.ends_with("-shm") {
-                std::fs::copy(&file, to.join(name)).unwrap();
-            }
-        }
-    };
-    copy(world.database().parent().unwrap(), backup.path());
+    let mut backup = None;
+    let world = world.restart_after(async |database| backup = Some(database.copy().await)).await;
     world.publish("order:42").await;
-    phone.sync().await;
-    let lost = phone.cursor();
-    let world = world.restart_after(async |database| {
-        let folder = database.parent().unwrap();
-        for name in ["reveille.db", "reveille.db-wal", "reveille.db-shm"] {
-            drop(std::fs::remove_file(folder.join(name)));
-        }
-        copy(backup.path(), folder);
-    });
-    let world = world.await;
+    let page = world.call(Method::GET, "/v1/sync", &token, None).await.expect(200);
+    let lost = page["next"].as_str().unwrap().to_owned();
+    let world = world.restart_after(async |database| database.go_back_to(&backup.unwrap()).await).await;
     let read = async |path: &str| world.call(Method::GET, path, &token, None).await;
     let ahead = read(&format!("/v1/sync?after={lost}")).await;
     assert_eq!(ahead.problem(410), "cursor-ahead");
@@ -197,13 +182,7 @@ async fn a_cursor_from_a_lost_future_is_told_so() {
     let snapshot = read("/v1/sync/snapshot").await.expect(200);
     read(&format!("/v1/sync?after={}", snapshot["as_of"].as_str().unwrap())).await.expect(200);
 
-    let world = world.restart_after(async |database| {
-        let url = format!("sqlite:{}", database.display());
-        let pool = sqlx::SqlitePool::connect(&url).await.unwrap();
-        sqlx::query("update node set epoch = epoch + 1").execute(&pool).await.unwrap();
-        pool.close().await;
-    });
-    let world = world.await;
+    let world = world.restart_after(async |database| database.execute("update node set epoch = epoch + 1").await).await;
     let old = world.call(Method::GET, &format!("/v1/sync?after={lost}"), &token, None).await;
     assert_eq!(old.problem(410), "epoch-changed");
     assert_eq!(old.body["snapshot"], "/v1/sync/snapshot");

@@ -260,7 +260,7 @@ fn causes() -> Vec<Cause> {
                     world.settle().await;
                     let phone = world.phone("pixel").follows(&["f"]).await;
                     world.publish("f").await;
-                    world.relay.dispatcher().step().await.unwrap();
+                    world.relay().dispatcher().step().await.unwrap();
                     phone.id
                 })
             },

@@ -80,12 +80,12 @@ async fn whatever_happens_it_converges() {
             for call in claim(&world, &phones).await {
                 finish(&world, call, Meaning::Accepted, &mut accepted).await;
             }
-            match world.relay.store().next_due().await.unwrap() {
+            match world.relay().store().next_due().await.unwrap() {
                 Some(due) => world.clock.advance(due.since(world.clock.now())),
                 None => break,
             }
         }
-        assert_eq!(world.relay.store().next_due().await.unwrap(), None, "seed {seed}: it comes to rest");
+        assert_eq!(world.relay().store().next_due().await.unwrap(), None, "seed {seed}: it comes to rest");
         accepted.hold_against_budgets(&phones);
         for (phone, feeds) in phones.iter().zip([vec!["a", "b"], vec!["a"], vec!["b"]]) {
             let mut expected: Vec<i64> = feeds.iter().filter_map(|feed| events.get(feed)).flatten().copied().collect();
@@ -96,7 +96,7 @@ async fn whatever_happens_it_converges() {
                 page["events"].as_array().unwrap().iter().map(|event| event["position"].as_i64().unwrap()).collect();
             assert_eq!(read, expected, "seed {seed}");
         }
-        world.relay.stop().await;
+        world.stop().await;
     }
 }
 
@@ -143,5 +143,5 @@ async fn finish(world: &World, call: Call, meaning: Meaning, accepted: &mut Acce
         accepted.0.entry(key).or_default().push(call.started_at);
     }
     let reply = Reply { meaning, status: None, reason: None, provider_id: None, retry_after: None, bytes: 0 };
-    world.relay.store().finish(Finished { call, duration: Duration::ZERO, reply }).await.unwrap();
+    world.relay().store().finish(Finished { call, duration: Duration::ZERO, reply }).await.unwrap();
 }

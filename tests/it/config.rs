@@ -71,7 +71,7 @@ fn with_nothing_set_the_defaults_hold() {
     assert_eq!(config.listen.to_string(), "127.0.0.1:8080");
     assert_eq!(config.admin_listen, None);
     assert_eq!(config.public_url, "http://127.0.0.1:8080");
-    assert_eq!(config.database_url, format!("sqlite:{}", machine.path("reveille.db").display()));
+    assert_eq!(config.database_url.expose_secret(), format!("sqlite:{}", machine.path("reveille.db").display()));
     assert!(config.master_key.is_none() && config.operator_key.is_none());
     assert!(config.apns_url.is_none() && config.fcm_url.is_none() && config.extra_ca_pem.is_none());
     assert_eq!(config.roles.into_iter().collect::<Vec<_>>(), [Role::Api, Role::Dispatch, Role::Janitor]);
@@ -83,7 +83,7 @@ fn with_nothing_set_the_defaults_hold() {
 #[test]
 fn in_the_current_folder_paths_stay_as_they_are() {
     let config = Config::load(&Flags::default(), |_| None, Path::new("")).unwrap();
-    assert_eq!(config.database_url, "sqlite:reveille.db");
+    assert_eq!(config.database_url.expose_secret(), "sqlite:reveille.db");
 }
 
 #[test]
@@ -208,10 +208,13 @@ fn relative_paths_in_a_file_count_from_the_file() {
         .file("etc/keys/master.key", &format!("{MASTER_KEY}\n"));
     let config = machine.load().unwrap();
     assert_eq!(config.master_key.unwrap().expose_secret()[..4], [0, 1, 2, 3]);
-    assert_eq!(config.database_url, format!("sqlite:{}?mode=rw", machine.path("etc/data.db").display()));
+    assert_eq!(
+        config.database_url.expose_secret(),
+        format!("sqlite:{}?mode=rw", machine.path("etc/data.db").display())
+    );
     for absolute in ["sqlite:/var/lib/reveille.db", "sqlite::memory:"] {
         let machine = Machine::new().toml(&format!("database_url = \"{absolute}\""));
-        assert_eq!(machine.load().unwrap().database_url, absolute);
+        assert_eq!(machine.load().unwrap().database_url.expose_secret(), absolute);
     }
 }
 
@@ -254,9 +257,15 @@ fn the_bounds_of_the_lease_are_allowed() {
 }
 
 #[test]
-fn postgres_is_refused_clearly_and_without_its_password() {
-    let error = Machine::new().env("REVEILLE_DATABASE_URL", "postgres://me:hidden@db/x?password=hidden").error();
-    assert!(error.ends_with("`postgres://***@db/x?***`: this version speaks SQLite only; use sqlite:PATH"), "{error}");
+fn the_password_of_a_database_is_never_shown() {
+    let url = "postgres://me:hidden@db/x?password=hidden";
+    let config = Machine::new().env("REVEILLE_DATABASE_URL", url).load().unwrap();
+    assert_eq!(config.database_url.expose_secret(), url);
+    assert!(!config.print().contains("hidden") && !format!("{config:?}").contains("hidden"));
+    assert!(config.print().contains("database_url = \"postgres://***@db/x?***\""), "{}", config.print());
+    let error = Machine::new().env("REVEILLE_DATABASE_URL", "postgres://me:hidden@db").error();
+    let why = "`postgres://***@db`: it must be sqlite:PATH or postgres://USER@HOST/DATABASE";
+    assert!(error.ends_with(why), "{error}");
 }
 
 #[test]

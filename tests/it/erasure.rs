@@ -1,6 +1,7 @@
 //! Erasing users: nothing leads back to them, nobody else notices (contract §5, Devices).
 
 use std::{
+    collections::BTreeSet,
     io::Write,
     sync::{Arc, Mutex},
     time::Duration,
@@ -50,43 +51,23 @@ impl Log {
     }
 }
 
-/// Where the files hold one of these texts.
-fn traces(world: &World, texts: &[String]) -> Vec<String> {
-    let mut found = Vec::new();
-    for end in ["", "-wal", "-shm"] {
-        let name = format!("reveille.db{end}");
-        let bytes = std::fs::read(world.database().with_file_name(&name)).unwrap();
-        for text in texts {
-            if bytes.windows(text.len()).any(|window| window == text.as_bytes()) {
-                found.push(format!("{text} in {name}"));
-            }
-        }
-    }
-    found
-}
-
-/// Rows of every table that has this column with this value.
+/// Tables with rows in which this column has this value.
 async fn rows_by(world: &World, column: &str, value: &str) -> Vec<String> {
-    let pool = sqlx::SqlitePool::connect(&format!("sqlite:{}", world.database().display())).await.unwrap();
-    let sql =
-        "select m.name from sqlite_schema m join pragma_table_info(m.name) c on c.name = $1 where m.type = 'table'";
-    let tables: Vec<(String,)> = sqlx::query_as(sql).bind(column).fetch_all(&pool).await.unwrap();
+    let tables = world.database().tables_with(column).await;
     assert!(tables.len() > 3, "{tables:?}");
     let mut found = Vec::new();
-    for (table,) in tables {
-        let sql = sqlx::AssertSqlSafe(format!("select count(*) from {table} where {column} = $1"));
-        let (count,): (i64,) = sqlx::query_as(sql).bind(value).fetch_one(&pool).await.unwrap();
-        if count > 0 {
+    for table in tables {
+        let sql = format!("select count(*) from {table} where {column} = '{value}'");
+        if world.database().count(&sql).await > 0 {
             found.push(table);
         }
     }
-    pool.close().await;
     found
 }
 
 /// Has the janitor finish an erasure; answers it as it is then shown.
 async fn finish(world: &World, operation: &Value) -> Value {
-    while world.relay.janitor().step().await.unwrap() {}
+    while world.relay().janitor().step().await.unwrap() {}
     let done = world.get(&format!("/v1/operations/{}", operation["id"].as_str().unwrap())).await.expect(200);
     assert_eq!(done["state"], "done");
     assert!(done["finished_at"].is_string());
@@ -163,14 +144,14 @@ async fn nothing_leads_back_to_an_erased_user() {
     for other in &others {
         pages.push(other.get("/v1/sync").await.expect(200)["events"].clone());
     }
-    let before = traces(&world, &texts);
+    let before = world.database().traces(&texts).await;
     for text in &texts {
         assert!(before.iter().any(|found| found.starts_with(text)), "the search finds what is there: {text}");
     }
 
     let operation = erase_user(&world, MARKER).await;
     let operation = finish(&world, &operation).await;
-    assert_eq!(traces(&world, &texts), [""; 0]);
+    assert_eq!(world.database().traces(&texts).await, BTreeSet::new());
     assert!(!operation.to_string().contains(MARKER));
     assert_eq!([&operation["kind"], &operation["removed"]["devices"]], [&json!("erase-user"), &json!(2)]);
     for counted in ["device_tokens", "follows", "events", "attempts", "timeline", "idempotency_keys"] {
@@ -307,7 +288,7 @@ async fn who_comes_back_after_the_request_stays() {
         assert_eq!(rows_by(&world, "device_id", &phone.id).await, left);
     }
 
-    while world.relay.store().fan_out(None, 500).await.unwrap() != FanOut::Idle {}
+    while world.relay().store().fan_out(None, 500).await.unwrap() != FanOut::Idle {}
     world.settle().await;
     world.later(Duration::from_secs(600)).await;
     assert_eq!(first.heads()[pushed[0]..], [news], "one wake for what is new, none for what is gone");
@@ -335,10 +316,10 @@ async fn a_call_under_way_to_an_erased_device_ends_harmlessly() {
     erase_user(&world, "17").await;
     for (call, meaning) in calls.iter().zip([Meaning::Accepted, Meaning::Unavailable]) {
         let reply = Reply { meaning, status: Some(200), reason: None, provider_id: None, retry_after: None, bytes: 1 };
-        world.relay.store().finish(Finished { call: call.clone(), duration: MOMENT, reply }).await.unwrap();
+        world.relay().store().finish(Finished { call: call.clone(), duration: MOMENT, reply }).await.unwrap();
     }
     assert_eq!(rows_by(&world, "device_id", &phone.id).await, [""; 0]);
-    assert_eq!(world.relay.store().next_due().await.unwrap(), None);
+    assert_eq!(world.relay().store().next_due().await.unwrap(), None);
     assert_eq!(phone.get("/v1/sync").await.problem(401), "unauthorized");
 }
 
@@ -355,7 +336,7 @@ async fn a_deleted_device_leaves_its_attempts_only() {
     }
     world.delete(&format!("/v1/devices/{}", phone.id)).await.expect(204);
     assert_eq!(phone.get("/v1/sync").await.problem(401), "unauthorized");
-    while world.relay.janitor().step().await.unwrap() {}
+    while world.relay().janitor().step().await.unwrap() {}
     assert_eq!(rows_by(&world, "device_id", &phone.id).await, ["attempts"]);
     assert_eq!(rows_by(&world, "feed", &format!("device:{}", phone.id)).await, [""; 0]);
     assert_eq!(rows_by(&world, "feed", "news").await, ["events"], "the events of others stay");

@@ -17,10 +17,7 @@ const SMALL: StoreOptions = StoreOptions { fanout_chunk: 6, lease: Duration::fro
 
 /// What a look at the database from outside counts.
 async fn count(world: &World, sql: &str) -> i64 {
-    let pool = sqlx::SqlitePool::connect(&format!("sqlite:{}", world.database().display())).await.unwrap();
-    let (count,): (i64,) = sqlx::query_as(sqlx::AssertSqlSafe(sql.to_owned())).fetch_one(&pool).await.unwrap();
-    pool.close().await;
-    count
+    world.database().count(sql).await
 }
 
 async fn shown(world: &World, operation: &Value) -> Value {
@@ -54,7 +51,7 @@ async fn a_feed_with_many_followers_goes_in_chunks_over_a_restart() {
         let event = json!({"feed": "news", "type": "t", "key": "k", "data": number}).to_string();
         world.post_text("/v1/events", &[("idempotency-key", &format!("news-{number}"))], event).await.expect(202);
     }
-    world.relay.store().fan_out(None, 500).await.unwrap();
+    world.relay().store().fan_out(None, 500).await.unwrap();
 
     let answer = world.delete("/v1/feeds/news").await;
     assert_eq!(answer.header("retry-after"), Some("1"));
@@ -66,14 +63,14 @@ async fn a_feed_with_many_followers_goes_in_chunks_over_a_restart() {
     let follower = world.phone("follower").follows(&["news"]).await;
     let follower = (follower.id.clone(), follower.device_token.clone());
     for _ in 0..4 {
-        world.relay.janitor().step().await.unwrap();
+        world.relay().janitor().step().await.unwrap();
     }
     let half = shown(&world, &begun).await;
     assert_eq!([&half["state"], &half["removed"]["follows"]], [&json!("running"), &json!(14)]);
 
     let world = world.restart().await;
     assert_eq!(shown(&world, &begun).await, half);
-    while world.relay.janitor().step().await.unwrap() {}
+    while world.relay().janitor().step().await.unwrap() {}
     let done = shown(&world, &begun).await;
     assert_eq!(done["state"], "done");
     let removed = &done["removed"];
@@ -93,7 +90,7 @@ async fn a_feed_with_many_followers_goes_in_chunks_over_a_restart() {
     let feeds = world.get(&format!("/v1/devices/{}", follower.0)).await.expect(200)["feeds"].clone();
     assert_eq!(feeds[0], "news");
     // Every phone is woken for its own event, for nothing else, and reads it without a gap.
-    while world.relay.store().fan_out(None, 500).await.unwrap() != FanOut::Idle {}
+    while world.relay().store().fan_out(None, 500).await.unwrap() != FanOut::Idle {}
     world.settle().await;
     for (number, ((id, token), device_token)) in phones.iter().zip(&tokens).enumerate() {
         let feeds = world.get(&format!("/v1/devices/{id}")).await.expect(200)["feeds"].clone();
@@ -157,7 +154,7 @@ async fn a_call_under_way_about_an_erased_feed_is_not_repeated() {
         retry_after: Some(Duration::from_secs(1)),
         bytes: 1,
     };
-    world.relay.store().finish(Finished { call, duration: Duration::ZERO, reply }).await.unwrap();
+    world.relay().store().finish(Finished { call, duration: Duration::ZERO, reply }).await.unwrap();
     assert_eq!(count(&world, "select count(*) from levels where feed = 'news' or wake_feed = 'news'").await, 0);
     world.later(Duration::from_secs(3600)).await;
     assert_eq!(world.outcomes().await, ["unavailable"]);
@@ -173,7 +170,7 @@ async fn the_janitor_goes_on_without_being_asked_twice() {
         world.publish("news").await;
     }
     let stop = CancellationToken::new();
-    let janitor = world.relay.janitor().clone().run(stop.clone());
+    let janitor = world.relay().janitor().clone().run(stop.clone());
     let asking = async {
         // Its first round finds nothing.
         tokio::task::yield_now().await;
@@ -237,14 +234,11 @@ async fn a_deleted_app_leaves_nothing() {
     let (kept, _) = world.new_app("kept").await;
     world.call(Method::DELETE, &format!("/v1/apps/{}", world.app), OPERATOR_KEY, None).await.expect(204);
     for _ in 0..40 {
-        world.relay.janitor().step().await.unwrap();
+        world.relay().janitor().step().await.unwrap();
     }
-    let pool = sqlx::SqlitePool::connect(&format!("sqlite:{}", world.database().display())).await.unwrap();
-    let sql = "select m.name from sqlite_schema m join pragma_table_info(m.name) c on c.name = 'app_id' where m.type = 'table'";
-    let tables: Vec<(String,)> = sqlx::query_as(sql).fetch_all(&pool).await.unwrap();
-    pool.close().await;
+    let tables = world.database().tables_with("app_id").await;
     assert!(tables.len() >= 16, "{tables:?}");
-    for (table,) in tables {
+    for table in tables {
         let sql = format!("select count(*) from {table} where app_id <> '{kept}'");
         assert_eq!(count(&world, &sql).await, 0, "{table}");
     }

@@ -29,7 +29,7 @@ async fn while_one_apps_provider_hangs_anothers_pushes_all_go_out() {
     world.sim.fcm().pause();
     world.publish("a").await;
     let stuck = async || {
-        while !matches!(world.relay.dispatcher().step().await.unwrap(), reveille::dispatch::Step::Full) {
+        while !matches!(world.relay().dispatcher().step().await.unwrap(), reveille::dispatch::Step::Full) {
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
     };
@@ -40,7 +40,7 @@ async fn while_one_apps_provider_hangs_anothers_pushes_all_go_out() {
         world.call(Method::POST, "/v1/events", &key, Some(event)).await.expect(202);
         let arrives = async || {
             while world.sim.apns().received() < sent {
-                world.relay.dispatcher().step().await.unwrap();
+                world.relay().dispatcher().step().await.unwrap();
                 tokio::time::sleep(Duration::from_millis(1)).await;
             }
         };

@@ -72,7 +72,7 @@ async fn pages_during_accepts_skip_nothing() {
         while seen.len() < WRITERS * EVENTS {
             // The store itself, for the API counts a device's polls.
             let after = Some(Position(seen.last().copied().unwrap_or(0)));
-            let page = world.relay.store().page(app, device, PageRequest { after, limit: 7 }).await.unwrap();
+            let page = world.relay().store().page(app, device, PageRequest { after, limit: 7 }).await.unwrap();
             let Paged::Page(page) = page else { panic!("a page") };
             let events = page.entries.iter().filter(|entry| matches!(entry, PageEntry::Event(_)));
             for position in events.map(|entry| entry.position().0) {
@@ -101,7 +101,7 @@ async fn a_fetch_between_claim_and_answer_ends_the_matter() {
     assert_eq!(phone.sync().await.feeds().len(), 2);
     for call in claimed {
         let finished = Finished { call, duration: Duration::ZERO, reply: accepted() };
-        world.relay.store().finish(finished).await.unwrap();
+        world.relay().store().finish(finished).await.unwrap();
     }
     world.settle().await;
     world.later(Duration::from_secs(120)).await;
@@ -137,7 +137,7 @@ async fn a_late_worker_cannot_overwrite() {
     for call in claimed {
         let reply = Reply { meaning: Meaning::Unregistered { since: None }, ..accepted() };
         let finished = Finished { call, duration: Duration::ZERO, reply };
-        world.relay.store().finish(finished).await.unwrap();
+        world.relay().store().finish(finished).await.unwrap();
     }
     let attempts = world.attempts().await;
     assert_eq!(attempts[0]["wake"], attempts[1]["wake"]);
@@ -155,7 +155,7 @@ async fn a_late_answer_does_not_take_the_wake_from_its_new_owner() {
     let world = World::start().await;
     world.phone("pixel").follows(&["order:42"]).await;
     world.publish("order:42").await;
-    let store = world.relay.store();
+    let store = world.relay().store();
     let late = world.claim().await;
     world.clock.advance(Duration::from_secs(46));
     let owner = world.claim().await;
@@ -186,7 +186,7 @@ async fn a_late_verdict_about_an_old_token_spares_the_new_one() {
     for call in claimed {
         let reply = Reply { meaning: Meaning::Unregistered { since: None }, ..accepted() };
         let finished = Finished { call, duration: Duration::ZERO, reply };
-        world.relay.store().finish(finished).await.unwrap();
+        world.relay().store().finish(finished).await.unwrap();
     }
     assert_eq!(renewed.seen().await["status"], "active");
     world.settle().await;
@@ -223,7 +223,7 @@ async fn a_fan_out_goes_in_chunks_and_meets_what_happens_meanwhile() {
     phones.sort_by(|a, b| a.id.cmp(&b.id));
     let event = world.publish("news").await;
     let path = format!("/v1/events/{}", event["id"].as_str().unwrap());
-    let store = world.relay.store();
+    let store = world.relay().store();
     let status = world.get(&path).await.expect(200);
     assert_eq!(status["state"], "accepted");
     assert_eq!([&status["devices"]["pending"], &status["devices"]["unreachable"]], [18, 0]);
@@ -263,9 +263,9 @@ async fn a_follow_during_the_fan_out_takes_no_part_in_it() {
     // Registered before the event and last in the order of the chunks, so that its chunk is still to come.
     let phone = world.phone("follower").follows(&[]).await;
     world.alert("news", "older than the follow").await;
-    world.relay.store().fan_out(None, 500).await.unwrap();
+    world.relay().store().fan_out(None, 500).await.unwrap();
     world.put(&format!("/v1/devices/{}/feeds/news", phone.id), json!(null)).await.expect(200);
-    while world.relay.store().fan_out(None, 500).await.unwrap() != FanOut::Idle {}
+    while world.relay().store().fan_out(None, 500).await.unwrap() != FanOut::Idle {}
     let alerts = count(&world, "select count(*) from levels where class = 'alert'").await;
     assert_eq!(alerts, 4, "one for each that followed when it was accepted");
     world.settle().await;
@@ -283,9 +283,6 @@ async fn due(world: &World) -> usize {
 
 /// What a look at the database from outside counts.
 async fn count(world: &World, sql: &'static str) -> usize {
-    let path = format!("sqlite:{}", world.database().display());
-    let pool = sqlx::SqlitePool::connect(&path).await.unwrap();
-    let (count,): (i64,) = sqlx::query_as(sql).fetch_one(&pool).await.unwrap();
-    pool.close().await;
+    let count = world.database().count(sql).await;
     usize::try_from(count).unwrap()
 }

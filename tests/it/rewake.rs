@@ -165,10 +165,10 @@ async fn a_poll_between_claim_and_call_takes_the_push_back() {
     let world = World::start().await;
     let phone = world.phone("pixel").follows(&["order:42"]).await;
     world.publish("order:42").await;
-    let (_, calls) = world.relay.dispatcher().look().await.unwrap();
+    let (_, calls) = world.relay().dispatcher().look().await.unwrap();
     assert_eq!(calls.len(), 1);
     assert_eq!(phone.sync().await.events().len(), 1);
-    world.relay.dispatcher().start(calls);
+    world.relay().dispatcher().start(calls);
     world.settle().await;
     assert_eq!(phone.received(), 0);
     assert!(world.attempts().await.is_empty(), "what was never begun is no attempt");
@@ -183,9 +183,9 @@ async fn by_ack_a_poll_between_claim_and_call_changes_nothing() {
     world.settings(json!({"confirm": "ack"})).await;
     let phone = world.phone("pixel").follows(&["order:42"]).await;
     world.publish("order:42").await;
-    let (_, calls) = world.relay.dispatcher().look().await.unwrap();
+    let (_, calls) = world.relay().dispatcher().look().await.unwrap();
     phone.sync().await;
-    world.relay.dispatcher().start(calls);
+    world.relay().dispatcher().start(calls);
     world.settle().await;
     assert_eq!(phone.received(), 1);
 }
@@ -242,7 +242,7 @@ async fn a_poll_that_outran_the_providers_answer_is_no_miss() {
     for _ in 0..4 {
         world.sim.fcm().pause();
         world.publish("order:42").await;
-        world.relay.dispatcher().step().await.unwrap();
+        world.relay().dispatcher().step().await.unwrap();
         while world.sim.fcm().received() < world.attempts().await.len() {
             tokio::time::sleep(Duration::from_millis(2)).await;
         }

@@ -233,9 +233,7 @@ async fn counters_go_when_nobody_can_ask_for_them() {
     let mut kept = Vec::new();
     let world = world
         .restart_after(async |database| {
-            let pool = sqlx::SqlitePool::connect(&format!("sqlite:{}", database.display())).await.unwrap();
-            kept = sqlx::query_scalar::<_, String>("select what from tallies").fetch_all(&pool).await.unwrap();
-            pool.close().await;
+            kept = database.texts("select what from tallies").await;
         })
         .await;
     assert_eq!(kept, ["events"], "what was counted three days ago");

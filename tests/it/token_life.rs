@@ -42,9 +42,7 @@ async fn wake(world: &World, feed: &str) {
 
 /// What a statement counts in the database.
 async fn counted(world: &World, sql: &'static str) -> i64 {
-    let pool = sqlx::SqlitePool::connect(&format!("sqlite:{}", world.database().display())).await.unwrap();
-    let (count,): (i64,) = sqlx::query_as(sql).fetch_one(&pool).await.unwrap();
-    count
+    world.database().count(sql).await
 }
 
 /// The lines in timelines that say so of a change of status.

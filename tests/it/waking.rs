@@ -84,7 +84,7 @@ async fn what_comes_during_a_call_makes_one_more_wake() {
     let phone = world.phone("pixel").follows(&["order:42"]).await;
     world.sim.fcm().pause();
     world.publish("order:42").await;
-    world.relay.dispatcher().step().await.unwrap();
+    world.relay().dispatcher().step().await.unwrap();
     let mut last = 0;
     for _ in 0..5 {
         last = world.publish("order:42").await["position"].as_i64().unwrap();

@@ -11,7 +11,10 @@ use std::{
 use reveille::sim::Sim;
 use serde_json::{Value, json};
 
-use super::world::OPERATOR_KEY;
+use super::{
+    database::Database,
+    world::{MASTER_KEY, OPERATOR_KEY},
+};
 
 /// The real binary, serving.
 pub struct Served {
@@ -30,13 +33,15 @@ impl Served {
     /// The real binary, once it is ready.
     pub async fn start(folder: &Path, sim: &Sim, port: u16, lease_s: u64) -> Self {
         std::fs::write(folder.join("ca.pem"), sim.ca_pem()).unwrap();
+        let database = Database::of(folder).await;
         let child = Command::new(env!("CARGO_BIN_EXE_reveille"))
             .arg("serve")
             .current_dir(folder)
             .env_clear()
             .envs([
                 ("REVEILLE_LISTEN", format!("127.0.0.1:{port}")),
-                ("REVEILLE_MASTER_KEY", "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=".into()),
+                ("REVEILLE_MASTER_KEY", MASTER_KEY.into()),
+                ("REVEILLE_DATABASE_URL", database.url()),
                 ("REVEILLE_OPERATOR_KEY", OPERATOR_KEY.into()),
                 ("REVEILLE_APNS_URL", sim.apns_url()),
                 ("REVEILLE_FCM_URL", sim.fcm_url()),

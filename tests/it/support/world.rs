@@ -16,8 +16,9 @@ use reveille::{
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use super::phone::PhoneBuilder;
+use super::{database::Database, phone::PhoneBuilder};
 
+pub const MASTER_KEY: &str = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
 pub const OPERATOR_KEY: &str = "ro_operator-key-of-the-tests";
 const ALL_SCOPES: [&str; 6] =
     ["events:write", "events:read", "devices:write", "devices:read", "credentials:write", "admin"];
@@ -26,12 +27,19 @@ const ALL_SCOPES: [&str; 6] =
 pub struct World {
     pub sim: Sim,
     pub clock: Clock,
-    pub relay: Relay,
+    relay: Option<Relay>,
     pub app: String,
     pub key: String,
     pub http: reqwest::Client,
+    database: Database,
     folder: TempDir,
     options: StoreOptions,
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        self.database.discard();
+    }
 }
 
 /// An answer over HTTP.
@@ -86,9 +94,11 @@ impl World {
         });
         let sim = sim.await.unwrap();
         let folder = tempfile::tempdir().unwrap();
-        let relay = start_relay(&sim, &clock, &folder, options).await;
+        let database = Database::of(folder.path()).await;
+        let relay = Some(start_relay(&sim, &clock, &folder, &database, options).await);
         let http = reqwest::Client::new();
-        let mut world = Self { sim, clock, relay, app: String::new(), key: String::new(), http, folder, options };
+        let (app, key) = (String::new(), String::new());
+        let mut world = Self { sim, clock, relay, app, key, http, database, folder, options };
         let (app, key) = world.new_app("shop").await;
         (world.app, world.key) = (app, key);
         for (transport, credential) in [("apns", world.sim.apns_credential()), ("fcm", world.sim.fcm_credential())] {
@@ -124,7 +134,7 @@ impl World {
     }
 
     pub fn url(&self, path: &str) -> String {
-        format!("http://{}{path}", self.relay.address().unwrap())
+        format!("http://{}{path}", self.relay().address().unwrap())
     }
 
     pub async fn call(&self, method: Method, path: &str, bearer: &str, body: Option<Value>) -> Answer {
@@ -195,14 +205,14 @@ impl World {
 
     /// Steps the dispatcher until nothing is due now and no call is under way.
     pub async fn settle(&self) {
-        let settled = tokio::time::timeout(Duration::from_secs(60), self.relay.dispatcher().settle()).await;
+        let settled = tokio::time::timeout(Duration::from_secs(60), self.relay().dispatcher().settle()).await;
         settled.expect("the dispatcher settles").unwrap();
     }
 
     /// Claims what is due in the app, and makes no call.
     pub async fn claim(&self) -> Vec<Call> {
         let shares = [Share { app: self.app.parse().unwrap(), devices: 100 }];
-        self.relay.store().claim_due(&shares, &mut Resting::default()).await.unwrap().calls
+        self.relay().store().claim_due(&shares, &mut Resting::default()).await.unwrap().calls
     }
 
     /// Turns the clock and lets what has become due happen.
@@ -214,7 +224,7 @@ impl World {
     /// Turns the clock and has the janitor do all there is to do.
     pub async fn tidy_after(&self, by: Duration) {
         self.clock.advance(by);
-        while self.relay.janitor().step().await.unwrap() {}
+        while self.relay().janitor().step().await.unwrap() {}
     }
 
     /// All attempts of the app, newest first.
@@ -234,28 +244,42 @@ impl World {
     }
 
     /// Stops the relay, has something done to the database, and starts it again.
-    pub async fn restart_after(self, change: impl AsyncFnOnce(&std::path::Path)) -> Self {
-        let database = self.database();
-        let Self { sim, clock, relay, app, key, folder, options, .. } = self;
-        relay.stop().await;
-        change(&database).await;
-        let relay = start_relay(&sim, &clock, &folder, options).await;
-        Self { sim, clock, relay, app, key, http: reqwest::Client::new(), folder, options }
+    pub async fn restart_after(mut self, change: impl AsyncFnOnce(&Database)) -> Self {
+        self.relay.take().unwrap().stop().await;
+        change(&self.database).await;
+        self.relay = Some(start_relay(&self.sim, &self.clock, &self.folder, &self.database, self.options).await);
+        self.http = reqwest::Client::new();
+        self
     }
 
-    /// Where the database is.
-    pub fn database(&self) -> std::path::PathBuf {
-        self.folder.path().join("reveille.db")
+    /// Ends the relay as SIGTERM would.
+    pub async fn stop(mut self) {
+        self.relay.take().unwrap().stop().await;
+    }
+
+    /// The relay, to be stepped.
+    pub fn relay(&self) -> &Relay {
+        self.relay.as_ref().unwrap()
+    }
+
+    /// The database, to be looked at from outside.
+    pub fn database(&self) -> &Database {
+        &self.database
+    }
+
+    /// Where the relay's files are.
+    pub fn folder(&self) -> &std::path::Path {
+        self.folder.path()
     }
 }
 
-async fn start_relay(sim: &Sim, clock: &Clock, folder: &TempDir, options: StoreOptions) -> Relay {
+async fn start_relay(sim: &Sim, clock: &Clock, folder: &TempDir, database: &Database, options: StoreOptions) -> Relay {
     let ca = folder.path().join("ca.pem");
     std::fs::write(&ca, sim.ca_pem()).unwrap();
     let variables = [
         ("REVEILLE_LISTEN", "127.0.0.1:0".to_owned()),
-        ("REVEILLE_DATABASE_URL", "sqlite:reveille.db".to_owned()),
-        ("REVEILLE_MASTER_KEY", "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=".to_owned()),
+        ("REVEILLE_DATABASE_URL", database.url()),
+        ("REVEILLE_MASTER_KEY", MASTER_KEY.to_owned()),
         ("REVEILLE_OPERATOR_KEY", OPERATOR_KEY.to_owned()),
         ("REVEILLE_APNS_URL", sim.apns_url()),
         ("REVEILLE_FCM_URL", sim.fcm_url()),
