@@ -168,9 +168,11 @@ impl Dispatcher {
     /// Steps until nothing is due now and no call is under way: for tests and the demo, which turn the clock themselves.
     pub async fn settle(&self) -> Result<()> {
         loop {
+            // A call that ends during the look may leave something to be found by the next.
+            let quiet = self.calls_under_way() == 0;
             let step = self.step().await?;
             let idle = matches!(step, Step::Idle(due) if due.is_none_or(|due| due > self.clock.now()));
-            if self.calls_under_way() == 0 && idle {
+            if quiet && self.calls_under_way() == 0 && idle {
                 return Ok(());
             }
             if step != Step::Busy {

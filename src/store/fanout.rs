@@ -146,7 +146,7 @@ pub(super) async fn begin(tx: &mut Tx, raises: Vec<Raise>, chunk: u32, now: Time
     feeds.dedup();
     let sql = "select r.value->>'app', r.value->>'feed',
                    (select count(*) from (select 1 from follows f where f.app_id = r.value->>'app' and f.feed = r.value->>'feed'
-                                          limit $2) as some)
+                                          limit $2) as counted)
                from json_each($1) r";
     let counts: Vec<(Word<AppId>, Word<FeedName>, i64)> =
         tx.fetch_all(sql, (rows(&feeds)?, i64::from(chunk) + 1)).await?;

@@ -206,7 +206,8 @@ async fn many_alarms_are_told_of_and_each_app_reads_its_own() {
     let world = World::start().await;
     let (_, neighbour) = world.new_app("neighbour").await;
     let change = "insert into alarms (app_id, name, data, raised_at)
-                  select APP, 'a' || value, '{}', value from json_each('[101,102,103,104,105]')";
+                  select APP, 'a' || n, '{}', n from (select 101 as n union select 102 union select 103 union select 104
+                      union select 105) as numbers";
     let world = after_a_crash(world, change).await;
     let phone = world.phone("pixel").follows(&["reveille:alarms"]).await;
     world.tidy_after(MINUTE).await;

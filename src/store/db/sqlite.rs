@@ -111,7 +111,7 @@ mod tests {
 
     use rand::{RngExt, SeedableRng, rngs::StdRng};
 
-    use super::super::Db;
+    use crate::store::db::Db;
 
     /// Rows that grow, shrink and go, until a page has been rebuilt around one that is gone. Answers the texts of all that are gone.
     async fn churn(db: &Db, seed: u64) -> HashSet<String> {
