@@ -140,8 +140,9 @@ impl From<Vec<Invalid>> for Problem {
 
 impl From<store::Error> for Problem {
     fn from(error: store::Error) -> Self {
-        if let store::Error::Busy = error {
-            return Self::new(BUSY, "too many writes are waiting").retry_after(Duration::from_secs(1));
+        if error.passes() {
+            tracing::debug!(%error, "the store turned a request away");
+            return Self::new(BUSY, "the store is busy or cannot be reached").retry_after(Duration::from_secs(1));
         }
         tracing::error!(%error, "the store failed a request");
         Self::new(INTERNAL, "the store failed")

@@ -12,7 +12,8 @@ mod value;
 use sqlx::{Result, Sqlite, Transaction};
 
 pub use self::{
-    retry::{AsSqlx, retry},
+    postgres::Watch,
+    retry::{AsSqlx, is_away, retry},
     value::{Json, Row, Values, Word, rows},
 };
 
@@ -32,6 +33,18 @@ pub enum Tx {
     /// Of PostgreSQL.
     Postgres(Transaction<'static, sqlx::Postgres>),
 }
+
+/// What one process does at a time. The numbers are the keys of PostgreSQL's advisory locks.
+#[derive(Debug, Clone, Copy)]
+pub enum Task {
+    /// To take away what is past its time.
+    Tidy = 0x7265_7601,
+    /// To go on erasing.
+    Erase = 0x7265_7602,
+}
+
+/// A process' turn at a [`Task`].
+pub struct Turn(#[expect(dead_code, reason = "it holds the lock")] Option<Transaction<'static, sqlx::Postgres>>);
 
 /// A statement: one text for both databases, unless they have to differ.
 #[derive(Debug, Clone, Copy)]
@@ -82,11 +95,27 @@ impl Db {
         })
     }
 
+    /// What watches the server and the other processes at it; `None` if there are none.
+    pub fn watch(&self) -> Option<Watch> {
+        match self {
+            Self::Sqlite(_) => None,
+            Self::Postgres(server) => Some(server.watch()),
+        }
+    }
+
+    /// The turn at a task that one process does at a time; `None` while another has it. It ends with the value.
+    pub async fn turn(&self, task: Task) -> Result<Option<Turn>> {
+        match self {
+            Self::Sqlite(_) => Ok(Some(Turn(None))),
+            Self::Postgres(server) => Ok(server.turn(task).await?.map(|tx| Turn(Some(tx)))),
+        }
+    }
+
     /// Rows of one statement, read.
     pub async fn fetch_all<T: Row>(&self, sql: &'static str, values: impl Values) -> Result<Vec<T>> {
         match self {
             Self::Sqlite(file) => value::sqlite(sql, values)?.fetch_all(file.readers()).await,
-            Self::Postgres(server) => value::postgres(sql, values)?.fetch_all(server.pool()).await,
+            Self::Postgres(server) => value::postgres(sql, values)?.fetch_all(server.pool()?).await,
         }
     }
 
@@ -94,7 +123,7 @@ impl Db {
     pub async fn fetch_optional<T: Row>(&self, sql: &'static str, values: impl Values) -> Result<Option<T>> {
         match self {
             Self::Sqlite(file) => value::sqlite(sql, values)?.fetch_optional(file.readers()).await,
-            Self::Postgres(server) => value::postgres(sql, values)?.fetch_optional(server.pool()).await,
+            Self::Postgres(server) => value::postgres(sql, values)?.fetch_optional(server.pool()?).await,
         }
     }
 
@@ -125,7 +154,7 @@ impl Db {
     pub async fn close(&self) {
         match self {
             Self::Sqlite(file) => file.close().await,
-            Self::Postgres(server) => server.pool().close().await,
+            Self::Postgres(server) => server.close().await,
         }
     }
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::{
     Result, Store, brake,
-    db::{Tx, Word, rows},
+    db::{Task, Tx, Word, rows},
     events::IDEMPOTENCY_KEPT,
     history::{self, Lost},
 };
@@ -19,8 +19,11 @@ const OPERATIONS_KEPT: Duration = Duration::from_secs(30 * 86_400);
 const DELETES_KEPT: Duration = Duration::from_secs(30 * 86_400);
 
 impl Store {
-    /// Takes one chunk of each kind away; answers whether there may be more.
+    /// Takes one chunk of each kind away; answers whether there may be more. While another process is at it there is nothing to do.
     pub async fn tidy(&self) -> Result<bool> {
+        let Some(_turn) = self.db().turn(Task::Tidy).await? else {
+            return Ok(false);
+        };
         let now = self.inner.clock.now();
         let mut most = self.forget_requests(now).await?;
         most = most.max(self.give_up_attempts(now).await?);

@@ -17,6 +17,7 @@ mod group;
 mod history;
 mod janitor;
 mod levels;
+mod node;
 mod operations;
 mod register;
 mod release;
@@ -36,9 +37,8 @@ mod wake_rate;
 
 use std::{sync::Arc, time::Duration};
 
-use rand::RngExt;
 use tokio::sync::Notify;
-use tokio_util::task::TaskTracker;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub use self::{
     alarms::Alarm,
@@ -64,6 +64,7 @@ pub use self::{
 use self::{
     db::{AsSqlx, Db},
     group::Group,
+    node::Node,
     settings::SettingsCache,
     stats::KeptCounts,
     underway::UnderWay,
@@ -80,9 +81,12 @@ pub enum Error {
     /// The queue for the writer is full: try again soon.
     #[error("the store is busy")]
     Busy,
+    /// The database cannot be reached: try again soon.
+    #[error("the database cannot be reached: {0}")]
+    Away(sqlx::Error),
     /// The database failed.
     #[error("the database failed: {0}")]
-    Database(#[from] sqlx::Error),
+    Database(sqlx::Error),
     /// What is stored cannot be read.
     #[error("stored data cannot be read: {0}")]
     Corrupt(String),
@@ -94,7 +98,7 @@ pub enum Error {
 impl AsSqlx for Error {
     fn as_sqlx(&self) -> Option<&sqlx::Error> {
         match self {
-            Self::Database(error) => Some(error),
+            Self::Database(error) | Self::Away(error) => Some(error),
             Self::Shared(error) => error.as_sqlx(),
             Self::Busy | Self::Corrupt(_) => None,
         }
@@ -103,6 +107,23 @@ impl AsSqlx for Error {
 
 /// What the store's methods answer.
 pub type Result<T> = std::result::Result<T, Error>;
+
+impl From<sqlx::Error> for Error {
+    fn from(error: sqlx::Error) -> Self {
+        if db::is_away(&error) { Self::Away(error) } else { Self::Database(error) }
+    }
+}
+
+impl Error {
+    /// Whether it is likely to pass, and a repetition is worth it.
+    pub fn passes(&self) -> bool {
+        match self {
+            Self::Busy | Self::Away(_) => true,
+            Self::Shared(error) => error.passes(),
+            Self::Database(_) | Self::Corrupt(_) => false,
+        }
+    }
+}
 
 /// What may be set about a store.
 #[derive(Debug, Clone, Copy)]
@@ -130,9 +151,9 @@ struct Inner {
     secrets: Secrets,
     clock: Clock,
     options: StoreOptions,
-    epoch: Epoch,
-    /// Rung after a commit that may have made something due.
-    changed: Arc<Notify>,
+    node: Arc<Node>,
+    /// Ends what keeps up with other processes.
+    stop: CancellationToken,
     /// Rung when an erasure goes on after its request.
     erasing: Notify,
     accepts: Group<Accept, Accepted>,
@@ -157,8 +178,8 @@ impl Store {
         tasks: &TaskTracker,
     ) -> anyhow::Result<Self> {
         let db = Db::open(url).await?;
-        let epoch = claim_node(&db, &secrets, &clock).await?;
-        let changed = Arc::new(Notify::new());
+        let (node, stop) = (Arc::new(Node::open(&db, &secrets, &clock).await?), CancellationToken::new());
+        node.start(&db, tasks, &stop);
         let accepts = {
             let (db, clock) = (db.clone(), clock.clone());
             Group::start(tasks, move |batch: Arc<Vec<Accept>>| {
@@ -188,8 +209,8 @@ impl Store {
             secrets,
             clock,
             options,
-            epoch,
-            changed,
+            node,
+            stop,
             erasing,
             accepts,
             visits,
@@ -206,7 +227,7 @@ impl Store {
 
     /// The line of history that this database is on.
     pub fn epoch(&self) -> Epoch {
-        self.inner.epoch
+        self.inner.node.epoch()
     }
 
     /// How busy the writer is.
@@ -227,11 +248,12 @@ impl Store {
 
     /// Waits until a commit may have made something due. A ring during the caller's last look is not missed.
     pub async fn changed(&self) {
-        self.inner.changed.notified().await;
+        self.inner.node.changed.notified().await;
     }
 
     /// Ends all connections.
     pub async fn close(&self) {
+        self.inner.stop.cancel();
         self.inner.db.close().await;
     }
 
@@ -240,24 +262,6 @@ impl Store {
     }
 
     fn ring(&self) {
-        self.inner.changed.notify_one();
+        self.inner.node.ring();
     }
-}
-
-/// Reads or writes the node's row; answers the epoch.
-async fn claim_node(db: &Db, secrets: &Secrets, clock: &Clock) -> anyhow::Result<Epoch> {
-    let mut tx = db.begin().await?;
-    let found: Option<(i64, String)> = tx.fetch_optional("select epoch, key_check from node where id = 1", ()).await?;
-    if let Some((epoch, key_check)) = found {
-        anyhow::ensure!(
-            key_check == secrets.key_check(),
-            "this database was made under another master key: give it the key it was made with (REVEILLE_MASTER_KEY or REVEILLE_MASTER_KEY_FILE)"
-        );
-        return Ok(Epoch(epoch));
-    }
-    let epoch = rand::rng().random_range(1..i64::MAX);
-    let sql = "insert into node (id, epoch, key_check, created_at) values (1, $1, $2, $3)";
-    tx.execute(sql, (epoch, secrets.key_check(), clock.now().as_ms())).await?;
-    tx.commit().await?;
-    Ok(Epoch(epoch))
 }

@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use super::{
     Error, Result, Store,
-    db::{Json, Tx, Word, rows},
+    db::{Json, Task, Tx, Word, rows},
     erase::{Erasure, Progress},
     follows,
 };
@@ -82,6 +82,9 @@ impl Store {
 
     /// Works off a chunk of the erasure that was asked for first; answers whether there may be more.
     pub async fn go_on_erasing(&self) -> Result<bool> {
+        let Some(_turn) = self.db().turn(Task::Erase).await? else {
+            return Ok(false);
+        };
         let sql = "select o.app_id, o.id from operations o join apps a on a.id = o.app_id
                    where o.finished_at is null and o.subject is not null and a.deleted_at is null
                    order by o.created_at, o.id limit 1";

@@ -34,6 +34,7 @@ mod erasure_feeds;
 mod fairness;
 mod fleet;
 mod levels;
+mod nodes;
 mod pace;
 mod races;
 mod real_time;

@@ -1,14 +1,24 @@
 //! PostgreSQL: a server that any number of processes share.
 
-use std::{str::FromStr, time::Duration};
-
-use anyhow::Context;
-use sqlx::{
-    Connection, PgConnection, PgPool, Postgres, Result, Transaction,
-    postgres::{PgConnectOptions, PgPoolOptions},
+use std::{
+    io::ErrorKind,
+    str::FromStr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
 };
 
-use super::migrations;
+use anyhow::Context;
+use rand::RngExt;
+use sqlx::{
+    Connection, PgConnection, PgPool, Postgres, Result, Transaction,
+    postgres::{PgConnectOptions, PgListener, PgPoolOptions},
+};
+use tokio::sync::Mutex;
+
+use super::{Task, migrations, value};
 
 /// Connections of one process. Three write queues, the dispatcher and the janitor take up to seven; polls share the others.
 const CONNECTIONS: u32 = 16;
@@ -22,10 +32,18 @@ const STATEMENT_TIMEOUT: &str = "15s";
 const LOCK_TIMEOUT: &str = "10s";
 const IDLE_TIMEOUT: &str = "30s";
 
+/// How long a look at the server may take before it counts as away.
+const LOOK_TIMEOUT: Duration = Duration::from_secs(2);
+/// Where processes tell each other of commits.
+const CHANNEL: &str = "reveille";
+
 /// A database of a server, with the connections of this process.
 #[derive(Debug, Clone)]
 pub struct Server {
     pool: PgPool,
+    options: PgConnectOptions,
+    /// Whether the server did not answer when it was last looked at; callers are told at once, and do not queue for connections.
+    away: Arc<AtomicBool>,
 }
 
 impl Server {
@@ -49,19 +67,99 @@ impl Server {
             ("idle_in_transaction_session_timeout", IDLE_TIMEOUT),
         ]);
         let pool = PgPoolOptions::new().max_connections(CONNECTIONS).acquire_timeout(ACQUIRE_TIMEOUT);
-        Ok(Self { pool: pool.connect_lazy_with(options) })
+        let pool = pool.connect_lazy_with(options.clone());
+        Ok(Self { pool, options, away: Arc::default() })
     }
 
-    pub fn pool(&self) -> &PgPool {
-        &self.pool
+    /// The connections, unless the server is away.
+    pub fn pool(&self) -> Result<&PgPool> {
+        if self.away.load(Ordering::Relaxed) {
+            return Err(std::io::Error::new(ErrorKind::NotConnected, "it did not answer a moment ago").into());
+        }
+        Ok(&self.pool)
     }
 
     /// READ COMMITTED: each statement sees what others have committed before it, and what is locked stays as it is.
     pub async fn begin(&self) -> Result<Transaction<'static, Postgres>> {
-        self.pool.begin().await
+        self.pool()?.begin().await
     }
 
     pub async fn snapshot(&self) -> Result<Transaction<'static, Postgres>> {
-        self.pool.begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await
+        self.pool()?.begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await
+    }
+
+    pub async fn turn(&self, task: Task) -> Result<Option<Transaction<'static, Postgres>>> {
+        let mut tx = self.begin().await?;
+        let mine = value::postgres::<(bool,)>("select pg_try_advisory_xact_lock($1)", (task as i64,))?;
+        Ok(mine.fetch_one(&mut *tx).await?.0.then_some(tx))
+    }
+
+    pub fn watch(&self) -> Watch {
+        Watch { server: self.clone(), me: rand::rng().random::<u64>().to_string(), connection: Mutex::default() }
+    }
+
+    pub async fn close(&self) {
+        self.pool.close().await;
+    }
+}
+
+/// Watches the server and the other processes at it, on connections of its own: those of the pool may all be taken.
+pub struct Watch {
+    server: Server,
+    /// Tells this process' news from others'.
+    me: String,
+    connection: Mutex<Option<PgConnection>>,
+}
+
+impl Watch {
+    /// Reads the epoch, and notes whether the server answers.
+    pub async fn look(&self) -> Option<i64> {
+        let looked = tokio::time::timeout(LOOK_TIMEOUT, self.epoch()).await;
+        let looked = looked.map_err(|_| sqlx::Error::PoolTimedOut).flatten();
+        let was_away = self.server.away.swap(looked.is_err(), Ordering::Relaxed);
+        match &looked {
+            Err(error) if !was_away => {
+                tracing::error!(%error, "the database does not answer: requests are turned away")
+            }
+            Ok(_) if was_away => tracing::info!("the database answers again"),
+            _ => {}
+        }
+        looked.ok()
+    }
+
+    async fn epoch(&self) -> Result<i64> {
+        let mut kept = self.connection.lock().await;
+        let mut connection = match kept.take() {
+            Some(connection) => connection,
+            None => PgConnection::connect_with(&self.server.options).await?,
+        };
+        let epoch = value::postgres::<(i64,)>("select epoch from node where id = 1", ())?;
+        let (epoch,) = epoch.fetch_one(&mut connection).await?;
+        // A connection that failed is not kept.
+        *kept = Some(connection);
+        Ok(epoch)
+    }
+
+    /// Tells the others that something was committed. Nobody needs this to be durable.
+    pub async fn tell(&self) -> Result<()> {
+        let mut tx = self.server.begin().await?;
+        let sql = "select set_config('synchronous_commit', 'off', true), pg_notify($1, $2)::text";
+        let tell = value::postgres::<(String, String)>(sql, (CHANNEL.to_owned(), self.me.clone()))?;
+        tell.fetch_one(&mut *tx).await?;
+        tx.commit().await
+    }
+
+    /// Calls `heard` whenever another process has committed something, until the connection is lost.
+    pub async fn listen(&self, heard: impl Fn()) -> Result<()> {
+        let pool = PgPoolOptions::new().max_connections(1).connect_with(self.server.options.clone()).await?;
+        let mut listener = PgListener::connect_with(&pool).await?;
+        listener.listen(CHANNEL).await?;
+        heard();
+        while let Some(news) = listener.try_recv().await? {
+            if news.payload() != self.me {
+                heard();
+            }
+        }
+        Ok(())
     }
 }

@@ -260,3 +260,10 @@ static DISCARDED: LazyLock<mpsc::Sender<(String, String)>> = LazyLock::new(|| {
     });
     discard
 });
+
+/// The server for tests of what only PostgreSQL has.
+#[track_caller]
+pub fn server() -> String {
+    std::env::var("TEST_DATABASE_URL")
+        .expect("TEST_DATABASE_URL names a PostgreSQL server: `./test` starts one, and runs this test again")
+}

@@ -2,5 +2,6 @@
 
 pub mod database;
 pub mod phone;
+pub mod proxy;
 pub mod served;
 pub mod world;

@@ -32,6 +32,8 @@ pub struct World {
     pub key: String,
     pub http: reqwest::Client,
     database: Database,
+    /// By which the relay reaches it.
+    url: String,
     folder: TempDir,
     options: StoreOptions,
 }
@@ -86,6 +88,15 @@ impl World {
     }
 
     pub async fn with(options: StoreOptions) -> Self {
+        Self::made(options, None).await
+    }
+
+    /// A world whose relay reaches its database by another URL.
+    pub async fn reached_by(through: &dyn Fn(&str) -> String) -> Self {
+        Self::made(StoreOptions::default(), Some(through)).await
+    }
+
+    async fn made(options: StoreOptions, url: Option<&dyn Fn(&str) -> String>) -> Self {
         let clock = Clock::manual(Timestamp::from_ms(1_790_000_000_000));
         let provider_clock = clock.clone();
         let sim = Sim::start(SimConfig {
@@ -95,10 +106,11 @@ impl World {
         let sim = sim.await.unwrap();
         let folder = tempfile::tempdir().unwrap();
         let database = Database::of(folder.path()).await;
-        let relay = Some(start_relay(&sim, &clock, &folder, &database, options).await);
+        let url = url.map_or_else(|| database.url(), |through| through(&database.url()));
+        let relay = Some(start_relay(&Node::only(&sim, &clock, &folder, &url, options)).await);
         let http = reqwest::Client::new();
         let (app, key) = (String::new(), String::new());
-        let mut world = Self { sim, clock, relay, app, key, http, database, folder, options };
+        let mut world = Self { sim, clock, relay, app, key, http, database, url, folder, options };
         let (app, key) = world.new_app("shop").await;
         (world.app, world.key) = (app, key);
         for (transport, credential) in [("apns", world.sim.apns_credential()), ("fcm", world.sim.fcm_credential())] {
@@ -247,7 +259,7 @@ impl World {
     pub async fn restart_after(mut self, change: impl AsyncFnOnce(&Database)) -> Self {
         self.relay.take().unwrap().stop().await;
         change(&self.database).await;
-        self.relay = Some(start_relay(&self.sim, &self.clock, &self.folder, &self.database, self.options).await);
+        self.relay = Some(start_relay(&self.node()).await);
         self.http = reqwest::Client::new();
         self
     }
@@ -255,6 +267,15 @@ impl World {
     /// Ends the relay as SIGTERM would.
     pub async fn stop(mut self) {
         self.relay.take().unwrap().stop().await;
+    }
+
+    /// Another relay at the same database, at work by itself.
+    pub async fn another(&self, roles: &str) -> Relay {
+        start_relay(&Node { roles, background: Background::Runs, ..self.node() }).await
+    }
+
+    fn node(&self) -> Node<'_> {
+        Node::only(&self.sim, &self.clock, &self.folder, &self.url, self.options)
     }
 
     /// The relay, to be stepped.
@@ -273,12 +294,32 @@ impl World {
     }
 }
 
-async fn start_relay(sim: &Sim, clock: &Clock, folder: &TempDir, database: &Database, options: StoreOptions) -> Relay {
+/// What a relay is started with.
+struct Node<'a> {
+    sim: &'a Sim,
+    clock: &'a Clock,
+    folder: &'a TempDir,
+    url: &'a str,
+    options: StoreOptions,
+    roles: &'a str,
+    background: Background,
+}
+
+impl<'a> Node<'a> {
+    /// The only one, which is stepped.
+    fn only(sim: &'a Sim, clock: &'a Clock, folder: &'a TempDir, url: &'a str, options: StoreOptions) -> Self {
+        Self { sim, clock, folder, url, options, roles: "api,dispatch,janitor", background: Background::Stepped }
+    }
+}
+
+async fn start_relay(node: &Node<'_>) -> Relay {
+    let Node { sim, clock, folder, url, options, roles, background } = node;
     let ca = folder.path().join("ca.pem");
     std::fs::write(&ca, sim.ca_pem()).unwrap();
     let variables = [
         ("REVEILLE_LISTEN", "127.0.0.1:0".to_owned()),
-        ("REVEILLE_DATABASE_URL", database.url()),
+        ("REVEILLE_DATABASE_URL", (*url).to_owned()),
+        ("REVEILLE_ROLES", (*roles).to_owned()),
         ("REVEILLE_MASTER_KEY", MASTER_KEY.to_owned()),
         ("REVEILLE_OPERATOR_KEY", OPERATOR_KEY.to_owned()),
         ("REVEILLE_APNS_URL", sim.apns_url()),
@@ -287,7 +328,7 @@ async fn start_relay(sim: &Sim, clock: &Clock, folder: &TempDir, database: &Data
     ];
     let env = |name: &str| variables.iter().find(|(known, _)| *known == name).map(|(_, value)| value.clone());
     let config = Config::load(&Flags::default(), env, folder.path()).unwrap();
-    Relay::start(&config, clock.clone(), options, Background::Stepped).await.unwrap()
+    Relay::start(&config, (*clock).clone(), *options, *background).await.unwrap()
 }
 
 /// Settings under which every wake goes at once, and none again.
