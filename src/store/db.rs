@@ -4,12 +4,15 @@
 //! PostgreSQL it holds what it has locked, in the order of decision 8.
 
 mod migrations;
+mod partitions;
 mod postgres;
 mod retry;
 mod sqlite;
 mod value;
 
 use sqlx::{Result, Sqlite, Transaction};
+
+use crate::domain::time::Timestamp;
 
 pub use self::{
     postgres::Watch,
@@ -43,8 +46,18 @@ pub enum Task {
     Erase = 0x7265_7602,
 }
 
-/// A process' turn at a [`Task`].
-pub struct Turn(#[expect(dead_code, reason = "it holds the lock")] Option<Transaction<'static, sqlx::Postgres>>);
+/// A process' turn at a [`Task`]. One that is broken off ends when its connection is found to be idle.
+pub struct Turn(Option<Transaction<'static, sqlx::Postgres>>);
+
+impl Turn {
+    /// The next may have its turn, be it this process again.
+    pub async fn end(self) -> Result<()> {
+        match self.0 {
+            Some(lock) => lock.rollback().await,
+            None => Ok(()),
+        }
+    }
+}
 
 /// A statement: one text for both databases, unless they have to differ.
 #[derive(Debug, Clone, Copy)]
@@ -109,6 +122,16 @@ impl Db {
             Self::Sqlite(_) => Ok(Some(Turn(None))),
             Self::Postgres(server) => Ok(server.turn(task).await?.map(|tx| Turn(Some(tx)))),
         }
+    }
+
+    /// Makes the days ahead of what is kept by the day, and drops those that ended before `kept_from`. Answers whether anything is kept
+    /// so; in SQLite nothing is.
+    pub async fn keep_days(&self, now: Timestamp, kept_from: Timestamp) -> bool {
+        let Self::Postgres(server) = self else { return false };
+        if let Err(error) = server.keep_days(now, kept_from).await {
+            tracing::warn!(%error, "a day's partition could not be made or dropped; the next round tries again");
+        }
+        true
     }
 
     /// Rows of one statement, read.

@@ -8,7 +8,7 @@ use super::{
     events::IDEMPOTENCY_KEPT,
     history::{self, Lost},
 };
-use crate::domain::{id::AppId, time::Timestamp};
+use crate::domain::{id::AppId, settings::Retention, time::Timestamp};
 
 /// Rows that one transaction takes away.
 const CHUNK: i64 = 500;
@@ -21,9 +21,15 @@ const DELETES_KEPT: Duration = Duration::from_secs(30 * 86_400);
 impl Store {
     /// Takes one chunk of each kind away; answers whether there may be more. While another process is at it there is nothing to do.
     pub async fn tidy(&self) -> Result<bool> {
-        let Some(_turn) = self.db().turn(Task::Tidy).await? else {
+        let Some(turn) = self.db().turn(Task::Tidy).await? else {
             return Ok(false);
         };
+        let tidied = self.tidy_chunk().await;
+        turn.end().await?;
+        tidied
+    }
+
+    async fn tidy_chunk(&self) -> Result<bool> {
         let now = self.inner.clock.now();
         let mut most = self.forget_requests(now).await?;
         most = most.max(self.give_up_attempts(now).await?);
@@ -33,10 +39,16 @@ impl Store {
         self.announce().await?;
         let sql = "select id, overrides from apps where deleted_at is null";
         let apps: Vec<(Word<AppId>, String)> = self.db().fetch_all(sql, ()).await?;
-        for (app, overrides) in apps {
-            let retention = self.inner.settings.get(app.0, &overrides).retention;
-            most = most.max(self.drop_events(app.0, now, DAY * retention.events_days).await?);
-            most = most.max(self.drop_history(app.0, now - DAY * retention.attempts_days).await?);
+        let apps: Vec<(AppId, Retention)> = (apps.into_iter())
+            .map(|(app, overrides)| (app.0, self.inner.settings.get(app.0, &overrides).retention))
+            .collect();
+        let longest = apps.iter().map(|(_, retention)| retention.attempts_days).max().unwrap_or_default();
+        let by_the_day = self.db().keep_days(now, now - DAY * longest).await;
+        for (app, retention) in apps {
+            most = most.max(self.drop_events(app, now, DAY * retention.events_days).await?);
+            // What goes with its day need not be taken out of it row by row.
+            let grace = if by_the_day && retention.attempts_days == longest { DAY } else { Duration::ZERO };
+            most = most.max(self.drop_history(app, now - DAY * retention.attempts_days - grace).await?);
         }
         most = most.max(self.purge_deleted_apps().await?);
         Ok(most >= CHUNK as u64)

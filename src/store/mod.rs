@@ -71,7 +71,11 @@ use self::{
     wake_rate::LastLook,
 };
 use crate::{
-    domain::{cursor::Epoch, record::Load, time::Clock},
+    domain::{
+        cursor::Epoch,
+        record::Load,
+        time::{Clock, Timestamp},
+    },
     secret::Secrets,
 };
 
@@ -180,6 +184,7 @@ impl Store {
         let db = Db::open(url).await?;
         let (node, stop) = (Arc::new(Node::open(&db, &secrets, &clock).await?), CancellationToken::new());
         node.start(&db, tasks, &stop);
+        db.keep_days(clock.now(), Timestamp::default()).await;
         let accepts = {
             let (db, clock) = (db.clone(), clock.clone());
             Group::start(tasks, move |batch: Arc<Vec<Accept>>| {

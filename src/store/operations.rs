@@ -82,9 +82,15 @@ impl Store {
 
     /// Works off a chunk of the erasure that was asked for first; answers whether there may be more.
     pub async fn go_on_erasing(&self) -> Result<bool> {
-        let Some(_turn) = self.db().turn(Task::Erase).await? else {
+        let Some(turn) = self.db().turn(Task::Erase).await? else {
             return Ok(false);
         };
+        let erased = self.erase_next().await;
+        turn.end().await?;
+        erased
+    }
+
+    async fn erase_next(&self) -> Result<bool> {
         let sql = "select o.app_id, o.id from operations o join apps a on a.id = o.app_id
                    where o.finished_at is null and o.subject is not null and a.deleted_at is null
                    order by o.created_at, o.id limit 1";

@@ -243,10 +243,12 @@ fn keys(visits: &[Visit]) -> Result<String> {
     Ok(rows(&keys)?)
 }
 
-/// The classes of the wakes that visits name, as far as these devices have been sent them.
+/// The classes of the wakes that visits name, as far as these devices have been sent them. A wake's calls are made after it: the first ten
+/// digits of an id are its millisecond, and lead to the day they are kept in.
 async fn wakes(tx: &mut Tx, keys: &str) -> Result<HashMap<(DeviceId, WakeId), Class>> {
     let sql = "select t.device_id, t.wake_id, t.class from json_each($1) v cross join attempts t
-               where t.app_id = v.value->>'app' and t.wake_id = v.value->>'wake' and t.device_id = v.value->>'device'";
+               where t.app_id = v.value->>'app' and t.wake_id = v.value->>'wake' and t.device_id = v.value->>'device'
+                 and t.id >= 'att_' || substr(v.value->>'wake', 6, 10)";
     let found: Vec<(Word<DeviceId>, Word<WakeId>, Word<Class>)> = tx.fetch_all(sql, (keys.to_owned(),)).await?;
     Ok(found.into_iter().map(|(device, wake, class)| ((device.0, wake.0), class.0)).collect())
 }

@@ -18,7 +18,8 @@ use sqlx::{
 };
 use tokio::sync::Mutex;
 
-use super::{Task, migrations, value};
+use super::{Task, migrations, partitions, value};
+use crate::domain::time::Timestamp;
 
 /// Connections of one process. Three write queues, the dispatcher and the janitor take up to seven; polls share the others.
 const CONNECTIONS: u32 = 16;
@@ -41,7 +42,7 @@ const CHANNEL: &str = "reveille";
 #[derive(Debug, Clone)]
 pub struct Server {
     pool: PgPool,
-    options: PgConnectOptions,
+    options: Arc<PgConnectOptions>,
     /// Whether the server did not answer when it was last looked at; callers are told at once, and do not queue for connections.
     away: Arc<AtomicBool>,
 }
@@ -68,7 +69,7 @@ impl Server {
         ]);
         let pool = PgPoolOptions::new().max_connections(CONNECTIONS).acquire_timeout(ACQUIRE_TIMEOUT);
         let pool = pool.connect_lazy_with(options.clone());
-        Ok(Self { pool, options, away: Arc::default() })
+        Ok(Self { pool, options: Arc::new(options), away: Arc::default() })
     }
 
     /// The connections, unless the server is away.
@@ -92,6 +93,11 @@ impl Server {
         let mut tx = self.begin().await?;
         let mine = value::postgres::<(bool,)>("select pg_try_advisory_xact_lock($1)", (task as i64,))?;
         Ok(mine.fetch_one(&mut *tx).await?.0.then_some(tx))
+    }
+
+    /// Makes the days ahead of what is kept by the day, and drops those that ended before `kept_from`.
+    pub async fn keep_days(&self, now: Timestamp, kept_from: Timestamp) -> Result<()> {
+        partitions::keep(&mut *self.pool()?.acquire().await?, now, kept_from).await
     }
 
     pub fn watch(&self) -> Watch {
@@ -151,7 +157,7 @@ impl Watch {
 
     /// Calls `heard` whenever another process has committed something, until the connection is lost.
     pub async fn listen(&self, heard: impl Fn()) -> Result<()> {
-        let pool = PgPoolOptions::new().max_connections(1).connect_with(self.server.options.clone()).await?;
+        let pool = PgPoolOptions::new().max_connections(1).connect_with((*self.server.options).clone()).await?;
         let mut listener = PgListener::connect_with(&pool).await?;
         listener.listen(CHANNEL).await?;
         heard();

@@ -110,7 +110,8 @@ impl Database {
                 "select m.name from sqlite_schema m join pragma_table_info(m.name) c where m.type = 'table' and c.name = "
             }
             Self::Postgres { .. } => {
-                "select table_name::text from information_schema.columns where table_schema = 'public' and column_name = "
+                "select c.relname::text from pg_class c join pg_attribute a on a.attrelid = c.oid
+                 where c.relnamespace = 'public'::regnamespace and c.relkind in ('r', 'p') and not c.relispartition and a.attname = "
             }
         };
         self.texts(&format!("{sql} '{column}'")).await

@@ -1,0 +1,105 @@
+//! What grows for ever lies in a table per day, and is forgotten a day at a time.
+
+use std::time::Duration;
+
+use sqlx::{AssertSqlSafe, PgConnection, Result};
+use uuid::Uuid;
+
+use super::value;
+use crate::domain::{
+    id::{AttemptId, MomentId},
+    time::Timestamp,
+};
+
+const DAY: Duration = Duration::from_hours(24);
+/// Days that are made ahead, so that a week without a janitor does no harm.
+const AHEAD: u32 = 7;
+/// A day is made or dropped between two transactions, or another time: all that need the table would queue behind it.
+const LOCK_TIMEOUT: &str = "set local lock_timeout = '1s'";
+/// What PostgreSQL answers when another process was quicker.
+const DUPLICATE_TABLE: &str = "42P07";
+
+/// Where in the order of a table's ids a moment lies.
+type FirstId = fn(Timestamp) -> String;
+
+/// The tables.
+const TABLES: [(&str, FirstId); 2] = [("attempts", first_attempt), ("timeline", first_moment)];
+
+fn first_attempt(at: Timestamp) -> String {
+    AttemptId::from_uuid(first(at)).to_string()
+}
+
+fn first_moment(at: Timestamp) -> String {
+    MomentId::from_uuid(first(at)).to_string()
+}
+
+/// The least UUIDv7 of a millisecond (RFC 9562 §5.7): its first 48 bits are the time.
+fn first(at: Timestamp) -> Uuid {
+    Uuid::from_u128(u128::from(at.as_ms().unsigned_abs()) << 80)
+}
+
+/// Makes the days from today on that are missing, and drops those that ended before `kept_from`.
+pub async fn keep(connection: &mut PgConnection, now: Timestamp, kept_from: Timestamp) -> Result<()> {
+    for (table, first_id) in TABLES {
+        let days = days(connection, table).await?;
+        for ahead in 0..=AHEAD {
+            let from = now.floor(DAY) + DAY * ahead;
+            if !days.contains(&from) {
+                make(connection, table, from, first_id).await?;
+            }
+        }
+        for day in days.into_iter().filter(|day| *day + DAY <= kept_from) {
+            run(connection, format!("drop table {}", name(table, day))).await?;
+        }
+    }
+    Ok(())
+}
+
+async fn days(connection: &mut PgConnection, table: &str) -> Result<Vec<Timestamp>> {
+    let sql =
+        "select cast(split_part(c.relname, '_', 2) as bigint) from pg_inherits i join pg_class c on c.oid = i.inhrelid
+               where i.inhparent = cast($1 as regclass) and c.relname ~ '_[0-9]+$'";
+    let days = value::postgres::<(i64,)>(sql, (table.to_owned(),))?.fetch_all(connection).await?;
+    Ok(days.into_iter().map(|(day,)| Timestamp::from_ms(day * DAY.as_millis() as i64)).collect())
+}
+
+/// Days are counted from the epoch.
+fn name(table: &str, day: Timestamp) -> String {
+    format!("{table}_{}", day.as_ms() / DAY.as_millis() as i64)
+}
+
+async fn make(connection: &mut PgConnection, table: &str, from: Timestamp, first_id: FirstId) -> Result<()> {
+    let room = if table == "attempts" { " with (fillfactor = 70)" } else { "" };
+    let (name, since, until) = (name(table, from), first_id(from), first_id(from + DAY));
+    let sql = format!("create table {name} partition of {table} for values from ('{since}') to ('{until}'){room}");
+    match run(connection, sql).await {
+        Err(sqlx::Error::Database(error)) if error.code().is_some_and(|code| code == DUPLICATE_TABLE) => Ok(()),
+        // Something of that day lies in the rest already; so may the others.
+        Err(sqlx::Error::Database(error)) if error.is_check_violation() => Ok(()),
+        made => made,
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "a part of the one door, for statements that take no parameters")]
+async fn run(connection: &mut PgConnection, sql: String) -> Result<()> {
+    let statements = format!("begin; {LOCK_TIMEOUT}; {sql}; commit");
+    let done = sqlx::raw_sql(AssertSqlSafe(statements)).execute(&mut *connection).await;
+    if done.is_err() {
+        sqlx::raw_sql("rollback").execute(connection).await?;
+    }
+    done.map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::id::{self, kind};
+
+    #[test]
+    fn a_day_of_ids_begins_and_ends_with_it() {
+        let day = Timestamp::from_ms(1_790_000_000_000).floor(DAY);
+        let made = |at: Timestamp| id::new::<kind::Attempt>(at).to_string();
+        assert!(made(day) >= first_attempt(day));
+        assert!(made(day + DAY - Duration::from_millis(1)) < first_attempt(day + DAY));
+    }
+}
