@@ -1,5 +1,6 @@
 //! The commands.
 
+mod backup;
 mod demo;
 pub mod init;
 mod screen;
@@ -29,6 +30,11 @@ enum Command {
     Serve(serve::ServeArgs),
     /// Run simulators of APNs, FCM and Google's token endpoint, and virtual phones; or a fleet in virtual time
     Sim(sim::SimArgs),
+    /// Copy the SQLite database to a file while the relay goes on
+    Backup(backup::BackupArgs),
+    /// Begin a new epoch after a database was restored by other means
+    #[command(subcommand)]
+    Epoch(backup::EpochCommand),
     /// Show what happened to a device, and why it did or did not update
     Why(why::WhyArgs),
 }
@@ -42,6 +48,8 @@ pub fn run() -> anyhow::Result<()> {
         Command::Init(args) => init::run(args),
         Command::Serve(args) => runtime()?.block_on(serve::run(args)),
         Command::Sim(args) => runtime()?.block_on(sim::run(args)),
+        Command::Backup(args) => runtime()?.block_on(backup::run(args)),
+        Command::Epoch(command) => runtime()?.block_on(backup::epoch(command)),
         Command::Why(args) => runtime()?.block_on(why::run(args)),
     }
 }

@@ -17,6 +17,7 @@ use crate::domain::time::Timestamp;
 pub use self::{
     postgres::Watch,
     retry::{AsSqlx, is_away, retry},
+    sqlite::copy as copy_sqlite,
     value::{Json, Row, Values, Word, rows},
 };
 
@@ -82,14 +83,27 @@ macro_rules! locking {
 }
 pub(super) use locking;
 
+/// Which of the two a URL names.
+pub fn is_postgres(url: &str) -> bool {
+    url.starts_with("postgres:") || url.starts_with("postgresql:")
+}
+
 impl Db {
     /// Connects to `sqlite:PATH` or `postgres://…` and applies the migrations that are pending.
     pub async fn open(url: &str) -> anyhow::Result<Self> {
-        if url.starts_with("sqlite:") {
-            Ok(Self::Sqlite(sqlite::File::open(url).await?))
-        } else {
+        if is_postgres(url) {
             Ok(Self::Postgres(postgres::Server::open(url).await?))
+        } else {
+            Ok(Self::Sqlite(sqlite::File::open(url).await?))
         }
+    }
+
+    /// The same, but a file that is not there is not made.
+    pub async fn open_existing(url: &str) -> anyhow::Result<Self> {
+        if !is_postgres(url) {
+            sqlite::ensure_exists(url)?;
+        }
+        Self::open(url).await
     }
 
     /// Begins to write. In SQLite this waits for the writer before it.

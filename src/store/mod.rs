@@ -2,6 +2,7 @@
 
 mod alarms;
 mod apps;
+mod backup;
 mod brake;
 mod call;
 mod claim;
@@ -43,6 +44,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 pub use self::{
     alarms::Alarm,
     apps::{App, AppKey, KeyHolder},
+    backup::{back_up, begin_epoch},
     call::{Call, Finished},
     claim::{Claimed, Share},
     credentials::{CredentialInfo, PutCredential},

@@ -12,7 +12,10 @@ use rand::RngExt;
 use tokio::sync::Notify;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use super::db::{Db, Watch};
+use super::{
+    backup,
+    db::{Db, Watch, locking},
+};
 use crate::{
     domain::{cursor::Epoch, time::Clock},
     secret::Secrets,
@@ -43,13 +46,18 @@ impl Node {
         let sql =
             "insert into node (id, epoch, key_check, created_at) values (1, $1, $2, $3) on conflict (id) do nothing";
         tx.execute(sql, (epoch, secrets.key_check(), clock.now().as_ms())).await?;
-        let sql = "select epoch, key_check from node where id = 1";
-        let (epoch, key_check): (i64, String) = tx.fetch_one(sql, ()).await?;
-        tx.commit().await?;
+        let sql = locking!("select epoch, key_check, copy from node where id = 1", "for update");
+        let (epoch, key_check, copy): (i64, String, i64) = tx.fetch_one(sql, ()).await?;
         anyhow::ensure!(
             key_check == secrets.key_check(),
             "this database was made under another master key: give it the key it was made with (REVEILLE_MASTER_KEY or REVEILLE_MASTER_KEY_FILE)"
         );
+        let restored = if copy == 0 { None } else { backup::new_epoch(&mut tx).await? };
+        if restored.is_some() {
+            tracing::warn!("this database is a backup: it begins a new epoch, and phones start from their snapshots");
+        }
+        let Epoch(epoch) = restored.unwrap_or(Epoch(epoch));
+        tx.commit().await?;
         Ok(Self { epoch: AtomicI64::new(epoch), changed: Notify::new(), committed: Notify::new() })
     }
 

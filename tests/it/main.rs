@@ -22,6 +22,7 @@ mod api_operator;
 mod api_service;
 mod api_sync;
 mod api_validation;
+mod backup;
 mod breakers;
 mod causes;
 mod chaos;

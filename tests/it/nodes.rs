@@ -119,7 +119,7 @@ async fn without_its_database_a_node_turns_requests_away_and_comes_back_by_itsel
         url.set_port(Some(proxy.port)).unwrap();
         url.to_string()
     };
-    let world = World::reached_by(&through).await;
+    let world = World::reached_by(through).await;
     let phone = world.phone("pixel").follows(&["news"]).await;
     assert_eq!(world.get("/readyz").await.status, 200);
     let dispatch = world.another("dispatch").await;

@@ -4,7 +4,7 @@ use std::{fs::OpenOptions, os::unix::fs::OpenOptionsExt, path::Path, str::FromSt
 
 use anyhow::Context;
 use sqlx::{
-    Result, Sqlite, SqlitePool, Transaction,
+    Connection, Result, Sqlite, SqliteConnection, SqlitePool, Transaction,
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
 
@@ -95,6 +95,43 @@ impl File {
         self.cleaner.close().await;
         self.writer.close().await;
     }
+}
+
+/// Copies a database that may be in use to a new file, and marks the copy as one.
+///
+/// `VACUUM INTO` reads one state of the database, as the online backup API does, and leaves out what has been deleted. It is written beside
+/// the file and takes its name when it is whole.
+#[expect(clippy::disallowed_methods, reason = "the one door")]
+pub async fn copy(url: &str, file: &Path) -> anyhow::Result<()> {
+    ensure_exists(url)?;
+    let taken = || format!("{} exists already; a backup overwrites nothing", file.display());
+    anyhow::ensure!(file.symlink_metadata().is_err(), taken());
+    let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let unfinished = tempfile::Builder::new().prefix(".reveille-backup-").tempfile_in(folder);
+    let unfinished = unfinished.with_context(|| format!("cannot write into {}", folder.display()))?;
+    let options = SqliteConnectOptions::from_str(url)?.busy_timeout(BUSY_TIMEOUT);
+    let mut source = SqliteConnection::connect_with(&options).await?;
+    let path = unfinished.path().to_str().context("the path is not Unicode")?;
+    let copied = sqlx::query("vacuum into $1").bind(path).execute(&mut source).await;
+    copied.with_context(|| format!("cannot copy the database {url}"))?;
+    source.close().await?;
+    let options = SqliteConnectOptions::new().filename(unfinished.path()).synchronous(SqliteSynchronous::Full);
+    let mut copy = SqliteConnection::connect_with(&options).await?;
+    let marked = sqlx::query("update node set copy = 1").execute(&mut copy).await;
+    marked.context("the database is of an older version: start the relay of this version on it once")?;
+    copy.close().await?;
+    unfinished.as_file().sync_all()?;
+    unfinished.persist_noclobber(file).with_context(taken)?;
+    std::fs::File::open(folder)?.sync_all()?;
+    Ok(())
+}
+
+/// Whether the file is there.
+pub fn ensure_exists(url: &str) -> anyhow::Result<()> {
+    let options = SqliteConnectOptions::from_str(url)?;
+    let file = options.get_filename();
+    anyhow::ensure!(file.is_file(), "there is no database {}", file.display());
+    Ok(())
 }
 
 /// A new database is for its owner's eyes only: it holds push tokens and event data. SQLite gives its other files the same rights.

@@ -184,6 +184,15 @@ impl Database {
         }
     }
 
+    /// Puts a file in its place; no relay may be running.
+    pub fn replace_by(&self, file: &Path) {
+        let Self::Sqlite { folder } = self else { panic!("a file is no PostgreSQL database") };
+        for end in ["-wal", "-shm"] {
+            drop(std::fs::remove_file(folder.join(format!("reveille.db{end}"))));
+        }
+        std::fs::copy(file, folder.join("reveille.db")).unwrap();
+    }
+
     /// Takes a database away that nobody needs any more. A file goes with its folder.
     pub fn discard(&self) {
         if let Self::Postgres { server, name } = self {

@@ -88,15 +88,26 @@ impl World {
     }
 
     pub async fn with(options: StoreOptions) -> Self {
-        Self::made(options, None).await
+        let folder = tempfile::tempdir().unwrap();
+        let database = Database::of(folder.path()).await;
+        Self::made(folder, options, database.url(), database).await
     }
 
     /// A world whose relay reaches its database by another URL.
-    pub async fn reached_by(through: &dyn Fn(&str) -> String) -> Self {
-        Self::made(StoreOptions::default(), Some(through)).await
+    pub async fn reached_by(through: impl Fn(&str) -> String) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let database = Database::of(folder.path()).await;
+        Self::made(folder, StoreOptions::default(), through(&database.url()), database).await
     }
 
-    async fn made(options: StoreOptions, url: Option<&dyn Fn(&str) -> String>) -> Self {
+    /// A world on SQLite, whatever the others are on.
+    pub async fn on_sqlite() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let database = Database::Sqlite { folder: folder.path().to_owned() };
+        Self::made(folder, StoreOptions::default(), database.url(), database).await
+    }
+
+    async fn made(folder: TempDir, options: StoreOptions, url: String, database: Database) -> Self {
         let clock = Clock::manual(Timestamp::from_ms(1_790_000_000_000));
         let provider_clock = clock.clone();
         let sim = Sim::start(SimConfig {
@@ -104,9 +115,6 @@ impl World {
             ..SimConfig::default()
         });
         let sim = sim.await.unwrap();
-        let folder = tempfile::tempdir().unwrap();
-        let database = Database::of(folder.path()).await;
-        let url = url.map_or_else(|| database.url(), |through| through(&database.url()));
         let relay = Some(start_relay(&Node::only(&sim, &clock, &folder, &url, options)).await);
         let http = reqwest::Client::new();
         let (app, key) = (String::new(), String::new());
