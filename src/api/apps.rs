@@ -163,10 +163,14 @@ async fn known(api: &Api, app: AppId) -> Result<App> {
 
 fn check_name(name: &str) -> Result<()> {
     let chars = name.chars().count();
-    if (1..=limits::SHORT_TEXT_CHARS).contains(&chars) {
-        return Ok(());
+    if !(1..=limits::SHORT_TEXT_CHARS).contains(&chars) {
+        let limit = limits::SHORT_TEXT_CHARS;
+        return Err(Problem::field("/name", format!("must have 1 to {limit} characters, has {chars}")));
     }
-    Err(Problem::field("/name", format!("must have 1 to {} characters, has {chars}", limits::SHORT_TEXT_CHARS)))
+    if name.chars().any(char::is_control) {
+        return Err(Problem::field("/name", "must not contain control characters"));
+    }
+    Ok(())
 }
 
 fn patched(overrides: &Value, patch: &Value) -> Result<(Value, Settings)> {

@@ -90,6 +90,9 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for Query<T> {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self> {
+        if parts.uri.query().is_some_and(has_nul) {
+            return Err(Problem::new(problem::INVALID, "query: the character U+0000 is in no value"));
+        }
         match axum::extract::Query::<T>::try_from_uri(&parts.uri) {
             Ok(axum::extract::Query(query)) => Ok(Self(query)),
             Err(rejection) => {
@@ -101,6 +104,11 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for Query<T> {
     }
 }
 
+/// Whether an escaped U+0000 is in a part of a URI. PostgreSQL's text cannot hold it, so nothing has it in its name.
+fn has_nul(part: &str) -> bool {
+    part.contains("%00")
+}
+
 /// One part of the path, parsed; one that cannot be is an object that does not exist.
 pub struct Path<T>(pub T);
 
@@ -108,6 +116,9 @@ impl<S: Send + Sync, T: DeserializeOwned + Send> FromRequestParts<S> for Path<T>
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self> {
+        if has_nul(parts.uri.path()) {
+            return Err(Problem::not_found("object"));
+        }
         let path = <axum::extract::Path<T> as FromRequestParts<S>>::from_request_parts(parts, state).await;
         path.map(|axum::extract::Path(value)| Self(value)).map_err(|_| Problem::not_found("object"))
     }

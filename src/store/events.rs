@@ -320,7 +320,8 @@ struct EventValues<'a> {
     occurred_at: i64,
     accepted_at: i64,
     expires_at: i64,
-    wake: &'a WakeSpec,
+    /// As text, for PostgreSQL's JSON cannot hold U+0000.
+    wake: String,
     wake_class: crate::domain::event::WakeClass,
     cancel_on: CancelOn,
     bytes: i64,
@@ -351,7 +352,8 @@ impl<'a> EventValues<'a> {
             occurred_at: event.occurred_at.as_ms(),
             accepted_at: event.accepted_at.as_ms(),
             expires_at: event.expires_at().as_ms(),
-            wake: &content.wake,
+            // It is made of words, numbers and texts, which can always be written.
+            wake: serde_json::to_string(&content.wake).unwrap_or_default(),
             wake_class: content.wake.class,
             cancel_on: content.wake.alert.as_ref().map_or(CancelOn::Fetch, |alert| alert.cancel_on),
             bytes: bytes as i64,

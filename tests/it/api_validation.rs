@@ -159,3 +159,57 @@ async fn names_at_their_limits_are_taken() {
         "not-found"
     );
 }
+
+/// A character that SQLite keeps and PostgreSQL cannot.
+#[tokio::test]
+async fn a_nul_is_refused_or_matches_nothing_wherever_it_comes() {
+    let world = World::start().await;
+    let phone = world.phone("pixel").user("17").follows(&["order:42"]).await;
+    let nul = "a\u{0}b";
+    let event = |field: &str, value: Value| {
+        let mut event = json!({"feed": "order:42", "type": "t", "key": "k"});
+        event[field] = value;
+        event
+    };
+    let alert = |field: &str| {
+        let mut alert = json!({"title": "t", "body": "b"});
+        alert[field] = nul.into();
+        json!({"class": "alert", "alert": alert})
+    };
+    let kept = world.post("/v1/events", event("data", json!({nul: nul}))).await.expect(202);
+    let page = phone.sync().await;
+    let data = &page.events().iter().find(|entry| entry["id"] == kept["id"]).unwrap()["data"];
+    assert_eq!(*data, json!({nul: nul}), "data is the app's own");
+    let mut answers = Vec::new();
+    for field in ["feed", "type", "key", "href"] {
+        answers.push((field.to_owned(), world.post("/v1/events", event(field, nul.into())).await));
+    }
+    for field in ["title", "body", "sound", "image", "title_loc_key", "channel_id", "category"] {
+        answers.push((field.to_owned(), world.post("/v1/events", event("wake", alert(field))).await));
+    }
+    for field in ["installation_id", "token", "topic", "user", "app_version", "os", "locale"] {
+        let body = world.phone("other").with(field, nul).body();
+        answers.push((field.to_owned(), world.post("/v1/devices", body).await));
+    }
+    for path in [
+        "/v1/devices?user=a%00b",
+        "/v1/devices?installation_id=a%00b",
+        "/v1/devices?feed=a%00b",
+        "/v1/devices?cursor=a%00b",
+        "/v1/devices/a%00b",
+        "/v1/events/a%00b",
+        "/v1/attempts?wake=a%00b",
+        "/v1/attempts?cursor=a%00b",
+        "/v1/feeds/a%00b/events",
+        "/v1/feeds/a%00b/snapshot?page=a%00b",
+        "/v1/credentials/fcm/a%00b",
+    ] {
+        answers.push((path.to_owned(), world.get(path).await));
+    }
+    for path in ["/v1/users/a%00b", "/v1/feeds/a%00b", "/v1/devices/a%00b", "/v1/credentials/fcm/a%00b"] {
+        answers.push((path.to_owned(), world.delete(path).await));
+    }
+    answers.push(("app".into(), world.operator(reqwest::Method::POST, "/v1/apps", json!({"name": nul})).await));
+    let failed: Vec<_> = answers.iter().filter(|(_, answer)| answer.status >= 500).collect();
+    assert!(failed.is_empty(), "{failed:#?}");
+}

@@ -181,6 +181,7 @@ async fn a_server_that_ends_all_connections_loses_nothing() {
     };
     let (accepted, ()) = tokio::join!(backend, trouble);
     assert_eq!(accepted.len(), EVENTS, "each has a place of its own");
+    within(SOON, "it is ready", async || (world.get("/readyz").await.status == 200).then_some(())).await;
     let read: BTreeSet<i64> = within(SOON, "the phone reads", async || {
         let page = phone.get("/v1/sync?limit=500").await;
         (page.status == 200).then(|| {

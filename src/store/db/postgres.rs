@@ -120,8 +120,11 @@ pub struct Watch {
 impl Watch {
     /// Reads the epoch, and notes whether the server answers.
     pub async fn look(&self) -> Option<i64> {
-        let looked = tokio::time::timeout(LOOK_TIMEOUT, self.epoch()).await;
-        let looked = looked.map_err(|_| sqlx::Error::PoolTimedOut).flatten();
+        let mut looked = self.epoch().await;
+        if looked.is_err() {
+            // The connection may be all that has gone; a server that is there takes a new one.
+            looked = self.epoch().await;
+        }
         let was_away = self.server.away.swap(looked.is_err(), Ordering::Relaxed);
         match &looked {
             Err(error) if !was_away => {
@@ -134,6 +137,11 @@ impl Watch {
     }
 
     async fn epoch(&self) -> Result<i64> {
+        let read = tokio::time::timeout(LOOK_TIMEOUT, self.read_epoch()).await;
+        read.map_err(|_| sqlx::Error::PoolTimedOut).flatten()
+    }
+
+    async fn read_epoch(&self) -> Result<i64> {
         let mut kept = self.connection.lock().await;
         let mut connection = match kept.take() {
             Some(connection) => connection,
