@@ -3,6 +3,7 @@
 mod backup;
 mod demo;
 pub mod init;
+mod migrate_store;
 mod screen;
 mod serve;
 pub mod sim;
@@ -32,6 +33,8 @@ enum Command {
     Sim(sim::SimArgs),
     /// Copy the SQLite database to a file while the relay goes on
     Backup(backup::BackupArgs),
+    /// Move everything from SQLite to PostgreSQL
+    MigrateStore(migrate_store::MigrateStoreArgs),
     /// Begin a new epoch after a database was restored by other means
     #[command(subcommand)]
     Epoch(backup::EpochCommand),
@@ -50,6 +53,7 @@ pub fn run() -> anyhow::Result<()> {
         Command::Sim(args) => runtime()?.block_on(sim::run(args)),
         Command::Backup(args) => runtime()?.block_on(backup::run(args)),
         Command::Epoch(command) => runtime()?.block_on(backup::epoch(command)),
+        Command::MigrateStore(args) => runtime()?.block_on(migrate_store::run(args)),
         Command::Why(args) => runtime()?.block_on(why::run(args)),
     }
 }

@@ -51,14 +51,29 @@ struct Scales {
     sentences: HashMap<(AppId, DeviceId), DeviceStatus>,
 }
 
-/// Counts answers in the order they came, puts brakes on, and says what becomes of each token that was called dead.
-pub(super) async fn weigh(
-    tx: &mut Tx,
-    answers: &[Weighed],
-    now: Timestamp,
-) -> Result<HashMap<(AppId, DeviceId), DeviceStatus>> {
+/// What weighing has come to.
+#[derive(Default)]
+pub(super) struct Weighing {
+    /// What becomes of each device whose token was called dead.
+    pub sentences: HashMap<(AppId, DeviceId), DeviceStatus>,
+    /// Brakes that are to be put on: last in the transaction, for alarms are last in the order of locks (decision 8).
+    engaged: Vec<(Scope, Evidence, Counts)>,
+}
+
+impl Weighing {
+    /// Puts on the brakes that are due.
+    pub async fn engage(self, tx: &mut Tx, now: Timestamp) -> Result<()> {
+        for (scope, kind, counts) in self.engaged {
+            engage(tx, scope, kind, counts, now).await?;
+        }
+        Ok(())
+    }
+}
+
+/// Counts answers in the order they came, finds the brakes that are due, and says what becomes of each token that was called dead.
+pub(super) async fn weigh(tx: &mut Tx, answers: &[Weighed], now: Timestamp) -> Result<Weighing> {
     if answers.is_empty() {
-        return Ok(HashMap::new());
+        return Ok(Weighing::default());
     }
     let mut scales = Scales::default();
     // Only who is to judge needs to know what has been counted before.
@@ -69,10 +84,9 @@ pub(super) async fn weigh(
     let on_before: HashSet<Scope> = scales.on().map(|(scope, ..)| scope).collect();
     answers.iter().for_each(|answer| scales.weigh(answer, now));
     scales.write_minutes(tx).await?;
-    for (scope, kind, counts) in scales.on().filter(|(scope, ..)| !on_before.contains(scope)) {
-        engage(tx, scope, kind, counts, now).await?;
-    }
-    Ok(scales.sentences)
+    let mut engaged: Vec<_> = scales.on().filter(|(scope, ..)| !on_before.contains(scope)).collect();
+    engaged.sort_by_key(|(scope, ..)| *scope);
+    Ok(Weighing { engaged, sentences: scales.sentences })
 }
 
 impl Weighed {

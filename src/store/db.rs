@@ -8,6 +8,7 @@ mod partitions;
 mod postgres;
 mod retry;
 mod sqlite;
+mod transfer;
 mod value;
 
 use sqlx::{Result, Sqlite, Transaction};
@@ -18,6 +19,7 @@ pub use self::{
     postgres::Watch,
     retry::{AsSqlx, is_away, retry},
     sqlite::copy as copy_sqlite,
+    transfer::{Moving, migrate},
     value::{Json, Row, Values, Word, rows},
 };
 

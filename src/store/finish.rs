@@ -128,7 +128,8 @@ pub(super) async fn write(db: &Db, settings: &SettingsCache, now: Timestamp, bat
         })
         .collect();
     let weighed: Vec<Weighed> = judged.iter().filter_map(Judged::weighed).collect();
-    let mut outbox = Outbox { sentences: brake::weigh(&mut tx, &weighed, now).await?, ..Outbox::default() };
+    let mut weighing = brake::weigh(&mut tx, &weighed, now).await?;
+    let mut outbox = Outbox { sentences: std::mem::take(&mut weighing.sentences), ..Outbox::default() };
     for Judged { finished, standing } in judged {
         let call = &finished.call;
         match standing {
@@ -151,6 +152,7 @@ pub(super) async fn write(db: &Db, settings: &SettingsCache, now: Timestamp, bat
     change_statuses(&mut tx, &outbox.statuses.into_values().collect::<Vec<_>>(), now).await?;
     timeline::add(&mut tx, &outbox.moments).await?;
     outbox.tallies.write(&mut tx).await?;
+    weighing.engage(&mut tx, now).await?;
     tx.commit().await?;
     let due_now = levels.iter().any(|level| level.due_at.is_some_and(|due_at| due_at <= now.as_ms()));
     Ok(vec![if due_now { Due::Now } else { Due::Later }; batch.len()])

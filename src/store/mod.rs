@@ -48,6 +48,7 @@ pub use self::{
     call::{Call, Finished},
     claim::{Claimed, Share},
     credentials::{CredentialInfo, PutCredential},
+    db::{Moving, migrate},
     devices::{Device, DeviceFilter},
     events::{Accept, Accepted, Idempotency, StoredEvent},
     fanout::FanOut,

@@ -46,6 +46,8 @@ impl Node {
         let sql =
             "insert into node (id, epoch, key_check, created_at) values (1, $1, $2, $3) on conflict (id) do nothing";
         tx.execute(sql, (epoch, secrets.key_check(), clock.now().as_ms())).await?;
+        let (moves,): (i64,) = tx.fetch_one("select count(*) from moves where finished_at is null", ()).await?;
+        anyhow::ensure!(moves == 0, "a move to this database was broken off: run `reveille migrate-store` again");
         let sql = locking!("select epoch, key_check, copy from node where id = 1", "for update");
         let (epoch, key_check, copy): (i64, String, i64) = tx.fetch_one(sql, ()).await?;
         anyhow::ensure!(

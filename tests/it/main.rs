@@ -35,6 +35,7 @@ mod erasure_feeds;
 mod fairness;
 mod fleet;
 mod levels;
+mod moving;
 mod nodes;
 mod pace;
 mod races;

@@ -52,13 +52,7 @@ impl Database {
             return Self::Sqlite { folder: folder.to_owned() };
         };
         let template = TEMPLATE.get_or_init(|| make_template(&server)).await;
-        let unique = folder
-            .file_name()
-            .unwrap()
-            .to_string_lossy()
-            .bytes()
-            .fold(String::new(), |name, byte| name + &format!("{byte:02x}"));
-        let name = format!("{}{unique}", prefix(std::process::id()));
+        let name = name_of(folder);
         let database = Self::Postgres { server: server.clone(), name: name.clone() };
         let mut connection = PgConnection::connect(&server).await.unwrap();
         let known = sqlx::query("select 1 from pg_database where datname = $1").bind(&name);
@@ -66,6 +60,14 @@ impl Database {
             run(&mut connection, format!("create database {name} template {template}")).await;
         }
         database
+    }
+
+    /// A PostgreSQL database without a single table.
+    pub async fn empty(folder: &Path) -> Self {
+        let server = server();
+        let name = name_of(folder);
+        run(&mut PgConnection::connect(&server).await.unwrap(), format!("create database {name}")).await;
+        Self::Postgres { server, name }
     }
 
     /// As the configuration names it.
@@ -216,6 +218,13 @@ fn copy_files(from: &Path, to: &Path) {
             std::fs::copy(from.join(&name), to.join(&name)).unwrap();
         }
     }
+}
+
+/// The database of a folder.
+fn name_of(folder: &Path) -> String {
+    let folder = folder.file_name().unwrap().to_string_lossy();
+    let unique: String = folder.bytes().map(|byte| format!("{byte:02x}")).collect();
+    format!("{}{unique}", prefix(std::process::id()))
 }
 
 /// The names of the databases that a process makes.

@@ -272,6 +272,16 @@ impl World {
         self
     }
 
+    /// Stops the relay, has everything taken to another database, and starts a relay there.
+    pub async fn moves_to(mut self, database: Database, carry: impl AsyncFnOnce(&Database, &Database)) -> Self {
+        self.relay.take().unwrap().stop().await;
+        carry(&self.database, &database).await;
+        (self.url, self.database) = (database.url(), database);
+        self.relay = Some(start_relay(&self.node()).await);
+        self.http = reqwest::Client::new();
+        self
+    }
+
     /// Ends the relay as SIGTERM would.
     pub async fn stop(mut self) {
         self.relay.take().unwrap().stop().await;
