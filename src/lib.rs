@@ -8,6 +8,7 @@ pub mod cli;
 pub mod config;
 pub mod dispatch;
 pub mod domain;
+pub mod fault;
 pub mod relay;
 pub mod secret;
 pub mod sim;

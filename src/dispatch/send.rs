@@ -14,6 +14,7 @@ use crate::{
         push::{Meaning, Reply},
         time::Clock,
     },
+    fault,
     store::{Call, Finished, Store},
     transport::{LaneKey, Transports},
 };
@@ -60,6 +61,7 @@ impl Sender {
             }
             return;
         }
+        fault::point("send: before the call");
         let began = Instant::now();
         let reply = match self.open(&key).await {
             Ok(Some(credential)) => self.transports.send(&key, &credential, &call.target, &call.trigger).await,
@@ -72,6 +74,7 @@ impl Sender {
         if reply.meaning == Meaning::CredentialFault {
             self.complain(&key, &reply);
         }
+        fault::point("send: after the answer");
         let outcome = reply.meaning.outcome();
         tracing::debug!(
             app = %call.app, device = %call.device, wake = %call.trigger.wake, tries = call.tries,

@@ -27,6 +27,7 @@ use crate::domain::{
     time::Timestamp,
     timeline::Moment,
 };
+use crate::fault;
 
 /// How many of an app's due devices one claim decides about.
 #[derive(Debug, Clone, Copy)]
@@ -103,7 +104,9 @@ impl Store {
         history::begin(&mut tx, &calls).await?;
         timeline::add(&mut tx, &moments).await?;
         describe(&mut tx, &mut calls).await?;
+        fault::point("claim: before the commit");
         tx.commit().await?;
+        fault::point("claim: after the commit");
         self.inner.under_way.claimed(&calls);
         Ok(Claimed { calls, looked_at })
     }

@@ -16,6 +16,7 @@ use crate::domain::{
     id::{self, AppId, EventId},
     time::Timestamp,
 };
+use crate::fault;
 
 /// For how long a request is recognised by its key.
 pub(super) const IDEMPOTENCY_KEPT: Duration = Duration::from_secs(86_400);
@@ -147,7 +148,9 @@ struct Record {
 pub(super) async fn accept(db: &Db, now: Timestamp, chunk: u32, batch: &[Accept]) -> Result<Vec<Accepted>> {
     let mut tx = db.begin().await?;
     let answers = append(&mut tx, now, chunk, batch).await?;
+    fault::point("accept: before the commit");
     tx.commit().await?;
+    fault::point("accept: after the commit");
     Ok(answers)
 }
 

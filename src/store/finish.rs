@@ -30,6 +30,7 @@ use crate::domain::{
     timeline::Moment,
     verdict::{self, Answered, Evidence, Verdict},
 };
+use crate::fault;
 
 /// Whether a finished call leaves its device due at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -153,7 +154,9 @@ pub(super) async fn write(db: &Db, settings: &SettingsCache, now: Timestamp, bat
     timeline::add(&mut tx, &outbox.moments).await?;
     outbox.tallies.write(&mut tx).await?;
     weighing.engage(&mut tx, now).await?;
+    fault::point("finish: before the commit");
     tx.commit().await?;
+    fault::point("finish: after the commit");
     let due_now = levels.iter().any(|level| level.due_at.is_some_and(|due_at| due_at <= now.as_ms()));
     Ok(vec![if due_now { Due::Now } else { Due::Later }; batch.len()])
 }

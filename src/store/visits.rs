@@ -22,6 +22,7 @@ use crate::domain::{
     time::Timestamp,
     timeline::Moment,
 };
+use crate::fault;
 
 /// A device that has read a part only is given this long before it is looked at again: it is likely to read on.
 const READING_ON_MS: i64 = 60_000;
@@ -129,7 +130,9 @@ pub(super) async fn write(db: &Db, now: Timestamp, batch: &[Visit]) -> Result<Ve
     levels::write(&mut tx, &levels).await?;
     timeline::add(&mut tx, &moments).await?;
     tallies.write(&mut tx).await?;
+    fault::point("fetch: before the commit");
     tx.commit().await?;
+    fault::point("fetch: after the commit");
     let missed: HashMap<DeviceId, u32> = devices.iter().map(|after| (after.device, after.missed)).collect();
     Ok(callers.iter().map(|device| Visited { missed: missed.get(device).copied().unwrap_or(0) }).collect())
 }

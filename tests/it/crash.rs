@@ -75,7 +75,7 @@ async fn kill_9_in_the_middle_of_traffic_loses_nothing() {
         }
         served = Served::start(folder.path(), &sim, port, LEASE_S).await;
     }
-    assert!(accepted.len() > 100, "there was traffic: {}", accepted.len());
+    assert!(accepted.len() > 30, "there was traffic: {}", accepted.len());
 
     // Every device with news is told within lease + 5 s.
     let newest: Vec<_> =

@@ -28,6 +28,7 @@ mod causes;
 mod chaos;
 mod config;
 mod crash;
+mod crash_matrix;
 mod credential_check;
 mod demo;
 mod erasure;

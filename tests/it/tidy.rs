@@ -9,13 +9,14 @@ use std::{
 /// What each floor may use of the crate. `cli`, `lib` and `main` may use everything.
 const FLOORS: &[(&str, &[&str])] = &[
     ("domain", &["secret"]),
+    ("fault", &[]),
     ("secret", &[]),
     ("telemetry", &[]),
     ("config", &["secret", "telemetry"]),
-    ("store", &["domain", "secret", "config", "telemetry"]),
+    ("store", &["fault", "domain", "secret", "config", "telemetry"]),
     ("transport", &["domain", "secret", "config", "telemetry"]),
     ("api", &["store", "transport", "domain", "secret", "config", "telemetry"]),
-    ("dispatch", &["store", "transport", "domain", "secret", "config", "telemetry"]),
+    ("dispatch", &["fault", "store", "transport", "domain", "secret", "config", "telemetry"]),
     ("sim", &["domain"]),
     ("relay", &["api", "dispatch", "store", "transport", "domain", "secret", "config", "telemetry"]),
 ];

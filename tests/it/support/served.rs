@@ -32,6 +32,11 @@ impl Drop for Served {
 impl Served {
     /// The real binary, once it is ready.
     pub async fn start(folder: &Path, sim: &Sim, port: u16, lease_s: u64) -> Self {
+        Self::doomed(folder, sim, port, lease_s, "").await
+    }
+
+    /// One that dies at a fault point.
+    pub async fn doomed(folder: &Path, sim: &Sim, port: u16, lease_s: u64, point: &str) -> Self {
         std::fs::write(folder.join("ca.pem"), sim.ca_pem()).unwrap();
         let database = Database::of(folder).await;
         let child = Command::new(env!("CARGO_BIN_EXE_reveille"))
@@ -48,6 +53,7 @@ impl Served {
                 ("REVEILLE_EXTRA_CA", "ca.pem".into()),
                 ("REVEILLE_LEASE_S", lease_s.to_string()),
                 ("REVEILLE_LOG", "warn".into()),
+                ("REVEILLE_FAULT", point.into()),
             ])
             .stdin(Stdio::null())
             .spawn()
@@ -62,10 +68,15 @@ impl Served {
         served
     }
 
+    /// Whether it has ended.
+    pub fn is_dead(&self) -> bool {
+        self.child.lock().unwrap().try_wait().unwrap().is_some()
+    }
+
     /// Dies without a word.
     pub fn kill(&self) {
         let mut child = self.child.lock().unwrap();
-        child.kill().unwrap();
+        drop(child.kill());
         child.wait().unwrap();
     }
 
