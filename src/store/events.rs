@@ -231,7 +231,7 @@ async fn counters(tx: &mut Tx, batch: &[Accept]) -> Result<HashMap<AppId, i64>> 
     apps.dedup();
     let sql = locking!(
         "select id, head from apps where id in (select atom from json_each($1)) and deleted_at is null order by id",
-        "for update"
+        "for no key update"
     );
     let found: Vec<(Word<AppId>, i64)> = tx.fetch_all(sql, (rows(&apps)?,)).await?;
     Ok(found.into_iter().map(|(app, head)| (app.0, head)).collect())

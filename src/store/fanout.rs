@@ -47,6 +47,9 @@ impl Raise {
     }
 }
 
+/// Apps that one look tries, should other processes be at all of the first.
+const APPS_TRIED: i64 = 10;
+
 /// How a fan-out goes on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FanOut {
@@ -180,24 +183,39 @@ impl Store {
     /// Works off one chunk of the oldest fan-out of the app that follows `last`, so that apps take turns. Each chunk is one transaction, so
     /// a crash resumes after the last; it takes `most` followers, or as few as the store's options say.
     pub async fn fan_out(&self, last: Option<AppId>, most: u32) -> Result<FanOut> {
-        let (now, chunk) = (self.inner.clock.now(), i64::from(self.inner.options.fanout_chunk.min(most)));
-        let waiting = "select app_id from fanouts limit 1";
-        if self.db().fetch_all::<(String,)>(waiting, ()).await?.is_empty() {
-            return Ok(FanOut::Idle);
+        let chunk = i64::from(self.inner.options.fanout_chunk.min(most));
+        let last = last.map(|app| app.to_string()).unwrap_or_default();
+        let sql = "select app_id from fanouts group by app_id
+                   order by case when app_id > $1 then 0 else 1 end, app_id limit $2";
+        let waiting: Vec<(Word<AppId>,)> = self.db().fetch_all(sql, (last, APPS_TRIED)).await?;
+        for (app,) in waiting {
+            if self.fan_out_of(app, chunk).await? {
+                return Ok(FanOut::Chunk(app.0));
+            }
         }
+        Ok(FanOut::Idle)
+    }
+
+    /// Works off a chunk of an app's oldest fan-out that no other process is at; answers whether there was one.
+    async fn fan_out_of(&self, app: Word<AppId>, chunk: i64) -> Result<bool> {
+        let now = self.inner.clock.now();
         let mut tx = self.db().begin().await?;
-        let found = match last {
-            Some(last) => oldest_after(&mut tx, &last.to_string()).await?,
-            None => None,
+        // Until the transaction ends nobody leaves a feed of the app, so that no level is raised for who has just left.
+        let shared = locking!("select id from apps where id = $1", "for key share");
+        tx.fetch_optional::<(Word<AppId>,)>(shared, (app,)).await?;
+        let oldest = locking!(
+            "select position from fanouts where app_id = $1 order by position limit 1",
+            "for update skip locked"
+        );
+        let Some((position,)) = tx.fetch_optional::<(i64,)>(oldest, (app,)).await? else {
+            return Ok(false);
         };
-        let found = if found.is_some() { found } else { oldest_after(&mut tx, "").await? };
-        let Some((app, position)) = found else {
-            return Ok(FanOut::Idle);
-        };
-        let Some((after, feed, class, accepted_at, expires_at, cancel_on)) = about(&mut tx, app, position).await?
-        else {
-            return Ok(FanOut::Idle);
-        };
+        let sql = "select o.after_device, e.feed, e.wake_class, e.accepted_at, e.expires_at, e.cancel_on
+                   from fanouts o join events e on e.app_id = o.app_id and e.position = o.position
+                   where o.app_id = $1 and o.position = $2";
+        type About = (String, Word<FeedName>, Word<Class>, i64, i64, String);
+        let about: About = tx.fetch_one(sql, (app, position)).await?;
+        let (after, feed, class, accepted_at, expires_at, cancel_on) = about;
         let sql = "select max(device_id), count(*) from (
                      select device_id from follows where app_id = $1 and feed = $2 and device_id > $3
                      order by device_id limit $4) as chunk";
@@ -219,29 +237,6 @@ impl Store {
             tx.execute(sql, (app, position, last)).await?;
         }
         tx.commit().await?;
-        Ok(FanOut::Chunk(app.0))
+        Ok(true)
     }
-}
-
-/// The oldest fan-out of the next app that has one, and that nobody else is at.
-async fn oldest_after(tx: &mut Tx, app: &str) -> Result<Option<(Word<AppId>, i64)>> {
-    let sql = locking!(
-        "select app_id, position from fanouts where app_id > $1 order by app_id, position limit 1",
-        "for update skip locked"
-    );
-    Ok(tx.fetch_optional(sql, (app.to_owned(),)).await?)
-}
-
-type About = (String, Word<FeedName>, Word<Class>, i64, i64, String);
-
-/// What a fan-out is about, and how far it has come; `None` while somebody leaves a feed of the app, for whom no level must be raised.
-async fn about(tx: &mut Tx, app: Word<AppId>, position: i64) -> Result<Option<About>> {
-    let sql = locking!("select id from apps where id = $1", "for key share skip locked");
-    if tx.fetch_optional::<(Word<AppId>,)>(sql, (app,)).await?.is_none() {
-        return Ok(None);
-    }
-    let sql = "select o.after_device, e.feed, e.wake_class, e.accepted_at, e.expires_at, e.cancel_on
-               from fanouts o join events e on e.app_id = o.app_id and e.position = o.position
-               where o.app_id = $1 and o.position = $2";
-    Ok(tx.fetch_optional(sql, (app, position)).await?)
 }

@@ -10,7 +10,7 @@ use futures_util::future::join_all;
 use reqwest::Method;
 use reveille::{
     relay::Relay,
-    store::{PageEntry, PageRequest, Paged},
+    store::{PageEntry, PageRequest, Paged, StoreOptions},
 };
 use serde_json::json;
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
@@ -33,7 +33,8 @@ async fn three_nodes_push_everything_once() {
     const PHONES: usize = 60;
     const EVENTS: usize = 5;
     server();
-    let world = World::start().await;
+    // Each event takes several chunks of fan-out, which the nodes share as well.
+    let world = World::with(StoreOptions { fanout_chunk: 7, ..StoreOptions::default() }).await;
     world.without_pace().await;
     let mut phones = Vec::new();
     for number in 0..PHONES {

@@ -56,8 +56,9 @@ impl Server {
             None => options.application_name("reveille"),
         };
         let place = format!("{}:{}", options.get_host(), options.get_port());
-        // Migrations may take their time.
-        let connection = PgConnection::connect_with(&options).await;
+        // Migrations may take their time; that there is nothing to be done is no news.
+        let migrating = options.clone().options([("client_min_messages", "warning")]);
+        let connection = PgConnection::connect_with(&migrating).await;
         let mut connection = connection.with_context(|| format!("cannot connect to PostgreSQL at {place}"))?;
         let migrated = migrations::of("postgres").run(&mut connection).await;
         migrated.with_context(|| format!("cannot bring the PostgreSQL database at {place} up to date"))?;
