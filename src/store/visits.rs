@@ -90,7 +90,8 @@ impl Store {
 
     /// The head of a wake of this device; `None` if it never had one of that id.
     pub async fn wake_head(&self, app: AppId, device: DeviceId, wake: WakeId) -> Result<Option<Position>> {
-        let sql = "select head from attempts where app_id = $1 and wake_id = $2 and device_id = $3 limit 1";
+        let sql = "select head from attempts where app_id = $1 and wake_id = $2 and device_id = $3
+                     and id >= 'att_' || substr($2, 6, 5) limit 1";
         let row: Option<(i64,)> = self.db().fetch_optional(sql, (Word(app), Word(wake), Word(device))).await?;
         Ok(row.map(|(head,)| Position(head)))
     }
@@ -246,12 +247,12 @@ fn keys(visits: &[Visit]) -> Result<String> {
     Ok(rows(&keys)?)
 }
 
-/// The classes of the wakes that visits name, as far as these devices have been sent them. A wake's calls are made after it: the first ten
-/// digits of an id are its millisecond, and lead to the day they are kept in.
+/// The classes of the wakes that visits name, as far as these devices have been sent them. A wake's calls are made after it: the first five
+/// digits of an id are its time to nine hours, and lead to the days that they may be kept in.
 async fn wakes(tx: &mut Tx, keys: &str) -> Result<HashMap<(DeviceId, WakeId), Class>> {
     let sql = "select t.device_id, t.wake_id, t.class from json_each($1) v cross join attempts t
                where t.app_id = v.value->>'app' and t.wake_id = v.value->>'wake' and t.device_id = v.value->>'device'
-                 and t.id >= 'att_' || substr(v.value->>'wake', 6, 10)";
+                 and t.id >= 'att_' || substr(v.value->>'wake', 6, 5)";
     let found: Vec<(Word<DeviceId>, Word<WakeId>, Word<Class>)> = tx.fetch_all(sql, (keys.to_owned(),)).await?;
     Ok(found.into_iter().map(|(device, wake, class)| ((device.0, wake.0), class.0)).collect())
 }
