@@ -15,7 +15,7 @@ const CALLS: usize = 2_000;
 /// Devices that one claim decides about, and followers that one chunk of fan-out raises, while one app has the relay to itself …
 const ALONE: Portion = Portion { claim: 256, fan_out: u32::MAX };
 /// … and while several are at work: the writer is never taken for long, so a single push waits for little.
-const IN_COMPANY: Portion = Portion { claim: 32, fan_out: 50 };
+const IN_COMPANY: Portion = Portion { claim: 12, fan_out: 16 };
 /// For how long an app counts as at work after its last turn.
 const AT_WORK: Duration = Duration::from_secs(10);
 
@@ -156,7 +156,7 @@ mod tests {
     #[test]
     fn all_that_is_due_gets_the_same_share() {
         let shares = Turns::default().shares(apps(4));
-        assert_eq!(shares.apps.iter().map(|share| share.devices).collect::<Vec<_>>(), [8; 4]);
+        assert_eq!(shares.apps.iter().map(|share| share.devices).collect::<Vec<_>>(), [3; 4]);
         assert!(!shares.some_must_wait);
         assert_eq!(Turns::default().shares(apps(1)).apps[0].devices, ALONE.claim);
     }
