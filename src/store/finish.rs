@@ -172,10 +172,8 @@ async fn present<'a>(
         device: DeviceId,
         class: Class,
     }
-    let calls: Vec<&Call> = calls.collect();
-    levels::hold(tx, calls.iter().map(|call| (call.app, call.device))).await?;
-    let calls = calls.into_iter();
     let keys: Vec<Key> = calls.map(|call| Key { app: call.app, device: call.device, class: call.class }).collect();
+    levels::hold(tx, keys.iter().map(|key| (key.app, key.device))).await?;
     let sql = select_standings!(
         "json_each($1) r cross join levels l"
         "where l.app_id = r.value->>'app' and l.device_id = r.value->>'device' and l.class = r.value->>'class'
