@@ -22,7 +22,7 @@ use self::relay::{App, Served};
 
 /// App A's devices; the fan-out to them outlasts the measurement.
 const DEVICES_OF_A: usize = 40_000;
-const PUSHES_OF_B: usize = 200;
+const PUSHES_OF_B: usize = 240;
 const BETWEEN_PUSHES: Duration = Duration::from_millis(15);
 
 fn main() {

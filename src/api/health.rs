@@ -61,6 +61,7 @@ impl Api {
         let mut body = json!({"status": if ready { "ready" } else { "not ready" }});
         if detail {
             body["store"] = if store.is_ok() { "ok" } else { "failing" }.into();
+            body["broken_off_transactions"] = self.store.broken_off().into();
             body["dispatcher"] = match beat {
                 None => "not in this process".into(),
                 Some(beat) => json!({"last_looked_at": beat, "ok": dispatcher}),

@@ -3,7 +3,7 @@
 use super::screen::Screen;
 use crate::{
     config::Flags,
-    domain::time::Clock,
+    fault,
     relay::{Background, Relay},
     store::StoreOptions,
     telemetry,
@@ -28,7 +28,7 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<()> {
     }
     config.require_master_key()?;
     telemetry::init(&config.log, config.log_format)?;
-    let relay = Relay::start(&config, Clock::System, StoreOptions::default(), Background::Runs).await?;
+    let relay = Relay::start(&config, fault::clock(), StoreOptions::default(), Background::Runs).await?;
     if config.operator_key.is_none() {
         tracing::warn!("there is no operator key: apps and app keys cannot be made (REVEILLE_OPERATOR_KEY)");
     }

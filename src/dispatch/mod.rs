@@ -21,7 +21,7 @@ use crate::{
         id::AppId,
         time::{Clock, Timestamp},
     },
-    store::{Call, FanOut, Result, Store},
+    store::{Call, Claimed, FanOut, Queue, Result, Store},
     transport::Transports,
 };
 
@@ -66,6 +66,17 @@ pub enum Step {
     Idle(Option<Timestamp>),
 }
 
+impl Step {
+    /// What two looks have found together.
+    fn and(self, other: Self) -> Self {
+        match (self, other) {
+            (Self::Busy, _) | (_, Self::Busy) => Self::Busy,
+            (Self::Full, _) | (_, Self::Full) => Self::Full,
+            (Self::Idle(one), Self::Idle(other)) => Self::Idle(one.into_iter().chain(other).min()),
+        }
+    }
+}
+
 impl Dispatcher {
     /// A dispatcher whose calls are counted by `tasks`; `lease` is what the store gives each call.
     pub fn new(store: Store, transports: Transports, clock: Clock, lease: Duration, tasks: TaskTracker) -> Self {
@@ -96,7 +107,17 @@ impl Dispatcher {
 
     /// The first half of a step: works off a chunk of fan-out and claims calls, which are to be started.
     pub async fn look(&self) -> Result<(Step, Vec<Call>)> {
-        self.beat.0.store(self.clock.now().as_ms(), Ordering::Relaxed);
+        let more = self.fan_out().await?;
+        let (mut step, mut calls) = self.claim(Queue::Express).await?;
+        let (bulk, more_calls) = self.claim(Queue::Bulk).await?;
+        step = step.and(bulk);
+        calls.extend(more_calls);
+        Ok((if more { Step::Busy } else { step }, calls))
+    }
+
+    /// Tells of new alarms, and works off a chunk of fan-out, of another app's than the last time if there is one. Answers whether there may
+    /// be more.
+    async fn fan_out(&self) -> Result<bool> {
         if let Err(error) = self.store.announce().await {
             tracing::error!(%error, "an alarm could not be told of");
         }
@@ -105,21 +126,26 @@ impl Dispatcher {
         if let FanOut::Chunk(app) = fan_out {
             *self.fanned_out.lock().unwrap_or_else(PoisonError::into_inner) = Some(app);
         }
-        let shares = self.turns.shares(self.store.due_apps().await?);
-        let (calls, looked_at) = if shares.apps.is_empty() {
-            (Vec::new(), 0)
+        Ok(fan_out != FanOut::Idle)
+    }
+
+    /// Claims calls of a queue, which are to be started.
+    async fn claim(&self, queue: Queue) -> Result<(Step, Vec<Call>)> {
+        self.beat.0.store(self.clock.now().as_ms(), Ordering::Relaxed);
+        let shares = self.turns.shares(queue, self.store.due_apps().await?);
+        let claimed = if shares.apps.is_empty() {
+            Claimed::default()
         } else {
-            let claimed = self.store.claim_due(&shares.apps, &mut self.transports.resting()).await?;
-            (claimed.calls, claimed.looked_at)
+            self.store.claim_due(&shares.apps, queue, &mut self.transports.resting()).await?
         };
-        let step = if fan_out != FanOut::Idle || looked_at >= shares.devices() {
+        let step = if self.turns.taken(&shares, &claimed.looked_at) {
             Step::Busy
         } else if shares.some_must_wait {
             Step::Full
         } else {
             Step::Idle(self.store.next_due().await?)
         };
-        Ok((step, calls))
+        Ok((step, claimed.calls))
     }
 
     /// The second half of a step: makes the calls.
@@ -136,30 +162,59 @@ impl Dispatcher {
         }
     }
 
-    /// Steps until stopped. Calls under way are left to the task tracker.
+    /// Works until stopped. Calls under way are left to the task tracker.
+    ///
+    /// Fan-out and the two queues go on side by side, so that a single push waits for none of what another app's broadcast takes.
     pub async fn run(self, stop: CancellationToken) {
+        tokio::join!(self.fan_outs(&stop), self.claims(&stop, Queue::Express), self.claims(&stop, Queue::Bulk));
+    }
+
+    async fn fan_outs(&self, stop: &CancellationToken) {
+        let mut changes = self.store.changes();
         while !stop.is_cancelled() {
-            let pause = match self.step().await {
-                Ok(Step::Busy) => continue,
-                Ok(Step::Full) => {
-                    tokio::select! {
-                        () = stop.cancelled() => {}
-                        () = self.turns.freed() => {}
-                        // Others may have news; and the heart goes on beating while a provider lets all calls hang.
-                        () = self.store.changed() => {}
-                        () = tokio::time::sleep(LOOK_EVERY) => {}
-                    }
-                    continue;
-                }
-                Ok(Step::Idle(due)) => due.map_or(LOOK_EVERY, |due| due.since(self.clock.now()).min(LOOK_EVERY)),
+            changes.mark_unchanged();
+            let pause = match self.fan_out().await {
+                Ok(true) => continue,
+                Ok(false) => LOOK_EVERY,
                 Err(error) => {
-                    tracing::error!(%error, "the dispatcher could not look at what is due");
+                    tracing::error!(%error, "a fan-out could not go on");
                     AFTER_FAILURE
                 }
             };
             tokio::select! {
                 () = stop.cancelled() => {}
-                () = self.store.changed() => {}
+                _ = changes.changed() => {}
+                () = tokio::time::sleep(pause) => {}
+            }
+        }
+    }
+
+    async fn claims(&self, stop: &CancellationToken, queue: Queue) {
+        let (mut changes, mut freed) = (self.store.changes(), self.turns.freed());
+        while !stop.is_cancelled() {
+            changes.mark_unchanged();
+            freed.mark_unchanged();
+            let (pause, is_full) = match self.claim(queue).await {
+                Ok((step, calls)) => {
+                    self.start(calls);
+                    match step {
+                        Step::Busy => continue,
+                        Step::Full => (LOOK_EVERY, true),
+                        Step::Idle(due) => {
+                            (due.map_or(LOOK_EVERY, |due| due.since(self.clock.now()).min(LOOK_EVERY)), false)
+                        }
+                    }
+                }
+                Err(error) => {
+                    tracing::error!(%error, "the dispatcher could not look at what is due");
+                    (AFTER_FAILURE, false)
+                }
+            };
+            tokio::select! {
+                () = stop.cancelled() => {}
+                _ = freed.changed(), if is_full => {}
+                _ = changes.changed() => {}
+                () = self.turns.some_have_many(), if queue == Queue::Bulk => {}
                 () = tokio::time::sleep(pause) => {}
             }
         }

@@ -1,18 +1,26 @@
 //! Turns: how many calls each app may have under way, so that one app's slow provider or million devices never hold up another's push.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
-use tokio::{sync::Notify, time::Instant};
+use tokio::{
+    sync::{Notify, watch},
+    time::Instant,
+};
 
-use crate::{domain::id::AppId, store::Share};
+use crate::{
+    domain::id::AppId,
+    store::{Queue, Share},
+};
 
 /// Calls to providers that are under way at once; ten apps whose providers all hang leave one for the eleventh.
 const CALLS: usize = 2_000;
-/// Devices that one claim decides about, and followers that one chunk of fan-out raises, while one app has the relay to itself …
+/// Devices that one claim of apps with few due decides about in all.
+const EXPRESS: usize = 32;
+/// Devices that one claim of apps with many decides about, and followers that one chunk of fan-out raises, while one app has the relay to itself …
 const ALONE: Portion = Portion { claim: 256, fan_out: u32::MAX };
 /// … and while several are at work: the writer is never taken for long, so a single push waits for little.
 const IN_COMPANY: Portion = Portion { claim: 12, fan_out: 16 };
@@ -33,7 +41,10 @@ pub(super) struct Turns(Arc<Inner>);
 #[derive(Debug, Default)]
 struct Inner {
     state: Mutex<State>,
-    freed: Notify,
+    /// Turned when a call has ended.
+    freed: watch::Sender<()>,
+    /// Rung when an app turns out to have much to do.
+    has_many: Notify,
 }
 
 #[derive(Debug, Default)]
@@ -44,6 +55,8 @@ struct State {
     last: Option<AppId>,
     /// When each app had its last turn, for as long as it counts as at work.
     at_work: HashMap<AppId, Instant>,
+    /// Apps with many devices due: what a claim took left more.
+    with_many: HashSet<AppId>,
 }
 
 /// One call that is under way; dropping it ends it.
@@ -61,18 +74,12 @@ pub(super) struct Shares {
     pub some_must_wait: bool,
 }
 
-impl Shares {
-    /// How many devices may be looked at in all; at least one.
-    pub fn devices(&self) -> usize {
-        self.apps.iter().map(|share| share.devices).sum::<usize>().max(1)
-    }
-}
-
 impl Turns {
-    /// Deals a claim out to the apps that have something due: to each the same share, and to none more than half of the calls that it and
-    /// nobody else could have, so that something is always left for the next.
-    pub fn shares(&self, mut due: Vec<AppId>) -> Shares {
+    /// Deals a claim out to the apps of a queue that have something due: to each the same share, and to none more than half of the calls
+    /// that it and nobody else could have, so that something is always left for the next.
+    pub fn shares(&self, queue: Queue, mut due: Vec<AppId>) -> Shares {
         let mut state = self.0.state.lock().unwrap_or_else(PoisonError::into_inner);
+        due.retain(|app| state.queue(*app) == queue);
         due.sort_by_key(|app| app.uuid());
         let next = state.last.map_or(0, |last| due.partition_point(|app| app.uuid() <= last.uuid()));
         let next = if next < due.len() { next } else { 0 };
@@ -80,7 +87,10 @@ impl Turns {
         let free = CALLS.saturating_sub(state.all);
         let now = Instant::now();
         state.at_work.extend(due.iter().map(|app| (*app, now)));
-        let claim = state.portion(now).claim;
+        let claim = match queue {
+            Queue::Express => EXPRESS,
+            Queue::Bulk => state.portion(now).claim,
+        };
         let fair = (claim / due.len().max(1)).max(1);
         let (mut apps, mut some_must_wait, mut dealt) = (Vec::new(), false, 0);
         for app in due {
@@ -96,6 +106,30 @@ impl Turns {
         }
         state.last = apps.last().map(|share| share.app).or(state.last);
         Shares { apps, some_must_wait }
+    }
+
+    /// Notes how many devices each app's share has found: the share was too small for an app with many due. Answers whether there was
+    /// such an app.
+    pub fn taken(&self, shares: &Shares, looked_at: &HashMap<AppId, usize>) -> bool {
+        let mut state = self.0.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut too_small = false;
+        for share in &shares.apps {
+            if looked_at.get(&share.app).is_none_or(|found| *found < share.devices) {
+                state.with_many.remove(&share.app);
+                continue;
+            }
+            too_small = true;
+            // A share of one says nothing.
+            if share.devices > 1 && state.with_many.insert(share.app) {
+                self.0.has_many.notify_one();
+            }
+        }
+        too_small
+    }
+
+    /// Waits until an app changes to the queue of those with many devices due.
+    pub async fn some_have_many(&self) {
+        self.0.has_many.notified().await;
     }
 
     /// How much one transaction may take on at present.
@@ -116,13 +150,17 @@ impl Turns {
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner).all
     }
 
-    /// Waits until a call has ended while somebody had to wait for it.
-    pub async fn freed(&self) {
-        self.0.freed.notified().await;
+    /// Tells when a call has ended.
+    pub fn freed(&self) -> watch::Receiver<()> {
+        self.0.freed.subscribe()
     }
 }
 
 impl State {
+    fn queue(&self, app: AppId) -> Queue {
+        if self.with_many.contains(&app) { Queue::Bulk } else { Queue::Express }
+    }
+
     fn portion(&mut self, now: Instant) -> Portion {
         self.at_work.retain(|_, last| now.duration_since(*last) < AT_WORK);
         if self.at_work.len() > 1 { IN_COMPANY } else { ALONE }
@@ -140,7 +178,7 @@ impl Drop for Turn {
             }
         }
         drop(state);
-        self.turns.0.freed.notify_one();
+        self.turns.0.freed.send_replace(());
     }
 }
 
@@ -155,18 +193,31 @@ mod tests {
 
     #[test]
     fn all_that_is_due_gets_the_same_share() {
-        let shares = Turns::default().shares(apps(4));
-        assert_eq!(shares.apps.iter().map(|share| share.devices).collect::<Vec<_>>(), [3; 4]);
+        let shares = Turns::default().shares(Queue::Express, apps(4));
+        assert_eq!(shares.apps.iter().map(|share| share.devices).collect::<Vec<_>>(), [8; 4]);
         assert!(!shares.some_must_wait);
-        assert_eq!(Turns::default().shares(apps(1)).apps[0].devices, ALONE.claim);
+    }
+
+    #[test]
+    fn who_has_many_devices_due_changes_to_a_queue_of_its_own_and_back() {
+        let (turns, due) = (Turns::default(), apps(2));
+        let both = turns.shares(Queue::Express, due.clone());
+        assert!(turns.taken(&both, &HashMap::from([(due[0], both.apps[0].devices), (due[1], 1)])));
+        let of = |queue| turns.shares(queue, due.clone()).apps.iter().map(|share| share.app).collect::<Vec<_>>();
+        assert_eq!((of(Queue::Express), of(Queue::Bulk)), (vec![due[1]], vec![due[0]]));
+
+        let bulk = turns.shares(Queue::Bulk, due.clone());
+        assert_eq!(bulk.apps[0].devices, IN_COMPANY.claim);
+        assert!(!turns.taken(&bulk, &HashMap::from([(due[0], 1)])));
+        assert_eq!(of(Queue::Bulk), []);
     }
 
     #[test]
     fn with_more_apps_than_a_claim_takes_each_gets_its_turn() {
         let (turns, due) = (Turns::default(), apps(300));
         let mut seen = std::collections::HashSet::new();
-        for _ in 0..300_usize.div_ceil(IN_COMPANY.claim) {
-            seen.extend(turns.shares(due.clone()).apps.into_iter().map(|share| share.app));
+        for _ in 0..300_usize.div_ceil(EXPRESS) {
+            seen.extend(turns.shares(Queue::Express, due.clone()).apps.into_iter().map(|share| share.app));
         }
         assert_eq!(seen.len(), 300);
     }
@@ -178,7 +229,7 @@ mod tests {
         for app in &due[..9] {
             // This one's calls never end, and it takes all that it may.
             loop {
-                let shares = turns.shares(vec![*app]);
+                let shares = turns.shares(Queue::Express, vec![*app]);
                 let Some(share) = shares.apps.first() else {
                     assert!(shares.some_must_wait);
                     break;
@@ -186,7 +237,7 @@ mod tests {
                 held.extend((0..share.devices).map(|_| turns.take(*app)));
             }
         }
-        assert!(turns.shares(vec![due[9]]).apps.first().is_some_and(|share| share.devices >= 1));
+        assert!(turns.shares(Queue::Express, vec![due[9]]).apps.first().is_some_and(|share| share.devices >= 1));
         drop(held);
         assert_eq!(turns.under_way(), 0);
     }

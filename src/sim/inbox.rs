@@ -108,6 +108,11 @@ impl Inbox {
         self.lock().pushes.iter().filter(|push| token.is_none_or(|token| push.token == token)).cloned().collect()
     }
 
+    /// The remembered pushes, oldest first, which are forgotten.
+    pub fn take_all(&self) -> Vec<Push> {
+        self.lock().pushes.drain(..).collect()
+    }
+
     /// Forgets the remembered pushes; the ears stay.
     pub fn clear(&self) {
         self.lock().pushes.clear();

@@ -257,6 +257,11 @@ impl Sim {
         self.inbox.pushes(None)
     }
 
+    /// The same, and they are forgotten.
+    pub fn take_pushes(&self) -> Vec<Push> {
+        self.inbox.take_all()
+    }
+
     /// Forgets the remembered pushes.
     pub fn forget_pushes(&self) {
         self.inbox.clear();

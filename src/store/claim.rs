@@ -38,13 +38,22 @@ pub struct Share {
     pub devices: usize,
 }
 
+/// Which apps a claim is about; a claim of one queue never waits for one of the other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Queue {
+    /// Apps with few devices due. Their claims go first where there is one writer.
+    Express,
+    /// Apps with many.
+    Bulk,
+}
+
 /// What one look at the due devices has brought.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Claimed {
     /// Calls to make now.
     pub calls: Vec<Call>,
-    /// Devices that were decided about.
-    pub looked_at: usize,
+    /// How many devices of each app were decided about.
+    pub looked_at: HashMap<AppId, usize>,
 }
 
 /// A credential that may serve a device.
@@ -82,11 +91,15 @@ impl Store {
     /// Decides about due devices, no more than each app's share, and claims the wakes that are to go out now.
     ///
     /// Each claimed wake has a started attempt and a lease when this returns; a crash from here on leaves `unknown`.
-    pub async fn claim_due(&self, shares: &[Share], resting: &mut Resting) -> Result<Claimed> {
+    pub async fn claim_due(&self, shares: &[Share], queue: Queue, resting: &mut Resting) -> Result<Claimed> {
         let now = self.inner.clock.now();
-        let mut tx = self.db().begin().await?;
+        let mut tx = match queue {
+            Queue::Express => self.db().begin().await?,
+            Queue::Bulk => self.db().begin_unhurried().await?,
+        };
         let due = due_rows(&mut tx, now, shares).await?;
-        let looked_at = due.len();
+        let mut looked_at = HashMap::new();
+        due.iter().for_each(|standing| *looked_at.entry(standing.app()).or_default() += 1);
         let lost = due
             .iter()
             .filter_map(|standing| Some(Lost { app: standing.app(), attempt: standing.level.lease.as_deref()? }));

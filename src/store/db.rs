@@ -10,14 +10,15 @@ mod retry;
 mod sqlite;
 mod transfer;
 mod value;
+mod writer;
 
-use sqlx::{Result, Sqlite, Transaction};
+use sqlx::{PgConnection, Result, Sqlite, SqliteConnection, Transaction};
 
 use crate::domain::time::Timestamp;
 
 pub use self::{
     postgres::Watch,
-    retry::{AsSqlx, is_away, retry},
+    retry::{AsSqlx, broken_off, is_away, retry},
     sqlite::copy as copy_sqlite,
     transfer::{Moving, migrate},
     value::{Json, Row, Values, Word, rows},
@@ -34,10 +35,18 @@ pub enum Db {
 
 /// A transaction; it rolls back unless committed.
 pub enum Tx {
-    /// Of SQLite.
-    Sqlite(Transaction<'static, Sqlite>),
+    /// Of SQLite's writer.
+    Sqlite(writer::Tx),
+    /// A snapshot of SQLite.
+    SqliteSnapshot(Transaction<'static, Sqlite>),
     /// Of PostgreSQL.
     Postgres(Transaction<'static, sqlx::Postgres>),
+}
+
+/// Where a transaction's statements go.
+enum Connection<'t> {
+    Sqlite(&'t mut SqliteConnection),
+    Postgres(&'t mut PgConnection),
 }
 
 /// What one process does at a time. The numbers are the keys of PostgreSQL's advisory locks.
@@ -116,10 +125,18 @@ impl Db {
         })
     }
 
+    /// The same for work that nobody waits for, and of which there may be much: in SQLite's line it lets the others go first, once.
+    pub async fn begin_unhurried(&self) -> Result<Tx> {
+        match self {
+            Self::Sqlite(file) => Ok(Tx::Sqlite(file.begin_unhurried().await?)),
+            Self::Postgres(_) => self.begin().await,
+        }
+    }
+
     /// Begins to read: all statements see the same state.
     pub async fn snapshot(&self) -> Result<Tx> {
         Ok(match self {
-            Self::Sqlite(file) => Tx::Sqlite(file.snapshot().await?),
+            Self::Sqlite(file) => Tx::SqliteSnapshot(file.snapshot().await?),
             Self::Postgres(server) => Tx::Postgres(server.snapshot().await?),
         })
     }
@@ -203,12 +220,12 @@ impl Tx {
     #[expect(clippy::disallowed_methods, reason = "the one door")]
     pub async fn execute(&mut self, sql: impl Into<Sql>, values: impl Values) -> Result<u64> {
         let sql = sql.into();
-        Ok(match self {
-            Self::Sqlite(tx) => {
-                sqlx::query_with(sql.sqlite, values.sqlite()?).execute(&mut **tx).await?.rows_affected()
+        Ok(match self.connection()? {
+            Connection::Sqlite(connection) => {
+                sqlx::query_with(sql.sqlite, values.sqlite()?).execute(connection).await?.rows_affected()
             }
-            Self::Postgres(tx) => {
-                sqlx::query_with(sql.postgres, values.postgres()?).execute(&mut **tx).await?.rows_affected()
+            Connection::Postgres(connection) => {
+                sqlx::query_with(sql.postgres, values.postgres()?).execute(connection).await?.rows_affected()
             }
         })
     }
@@ -224,18 +241,18 @@ impl Tx {
     /// All rows of a statement.
     pub async fn fetch_all<T: Row>(&mut self, sql: impl Into<Sql>, values: impl Values) -> Result<Vec<T>> {
         let sql = sql.into();
-        match self {
-            Self::Sqlite(tx) => value::sqlite(sql.sqlite, values)?.fetch_all(&mut **tx).await,
-            Self::Postgres(tx) => value::postgres(sql.postgres, values)?.fetch_all(&mut **tx).await,
+        match self.connection()? {
+            Connection::Sqlite(connection) => value::sqlite(sql.sqlite, values)?.fetch_all(connection).await,
+            Connection::Postgres(connection) => value::postgres(sql.postgres, values)?.fetch_all(connection).await,
         }
     }
 
     /// The row of a statement, if there is one.
     pub async fn fetch_optional<T: Row>(&mut self, sql: impl Into<Sql>, values: impl Values) -> Result<Option<T>> {
         let sql = sql.into();
-        match self {
-            Self::Sqlite(tx) => value::sqlite(sql.sqlite, values)?.fetch_optional(&mut **tx).await,
-            Self::Postgres(tx) => value::postgres(sql.postgres, values)?.fetch_optional(&mut **tx).await,
+        match self.connection()? {
+            Connection::Sqlite(connection) => value::sqlite(sql.sqlite, values)?.fetch_optional(connection).await,
+            Connection::Postgres(connection) => value::postgres(sql.postgres, values)?.fetch_optional(connection).await,
         }
     }
 
@@ -248,7 +265,16 @@ impl Tx {
     pub async fn commit(self) -> Result<()> {
         match self {
             Self::Sqlite(tx) => tx.commit().await,
+            Self::SqliteSnapshot(tx) => tx.commit().await,
             Self::Postgres(tx) => tx.commit().await,
         }
+    }
+
+    fn connection(&mut self) -> Result<Connection<'_>> {
+        Ok(match self {
+            Self::Sqlite(tx) => Connection::Sqlite(tx.connection()?),
+            Self::SqliteSnapshot(tx) => Connection::Sqlite(tx),
+            Self::Postgres(tx) => Connection::Postgres(tx),
+        })
     }
 }

@@ -190,6 +190,7 @@ impl Store {
         let waiting: Vec<(Word<AppId>,)> = self.db().fetch_all(sql, (last, APPS_TRIED)).await?;
         for (app,) in waiting {
             if self.fan_out_of(app, chunk).await? {
+                self.ring();
                 return Ok(FanOut::Chunk(app.0));
             }
         }
@@ -199,7 +200,7 @@ impl Store {
     /// Works off a chunk of an app's oldest fan-out that no other process is at; answers whether there was one.
     async fn fan_out_of(&self, app: Word<AppId>, chunk: i64) -> Result<bool> {
         let now = self.inner.clock.now();
-        let mut tx = self.db().begin().await?;
+        let mut tx = self.db().begin_unhurried().await?;
         // Until the transaction ends nobody leaves a feed of the app, so that no level is raised for who has just left.
         let shared = locking!("select id from apps where id = $1", "for key share");
         tx.fetch_optional::<(Word<AppId>,)>(shared, (app,)).await?;

@@ -94,7 +94,7 @@ impl Store {
     /// Takes a call back that has not been made: a poll has brought the device what it would have announced.
     pub async fn withdraw(&self, call: &Call) -> Result<()> {
         let now = self.inner.clock.now();
-        let mut tx = self.db().begin().await?;
+        let mut tx = self.db().begin_unhurried().await?;
         let mut present = present(&mut tx, std::iter::once(call)).await?;
         let sql = "delete from attempts where app_id = $1 and id = $2 and outcome is null";
         tx.execute(sql, (Word(call.app), Word(call.attempt))).await?;
@@ -117,7 +117,7 @@ impl Store {
 
 /// Finishes a batch of calls in one transaction.
 pub(super) async fn write(db: &Db, settings: &SettingsCache, now: Timestamp, batch: &[Finished]) -> Result<Vec<Due>> {
-    let mut tx = db.begin().await?;
+    let mut tx = db.begin_unhurried().await?;
     let present = present(&mut tx, batch.iter().map(|finished| &finished.call)).await?;
     let judge = |finished: &Finished, standing: &Standing| {
         verdict::judge(&finished.reply, &answered(&finished.call, standing), now)

@@ -81,7 +81,7 @@ impl Store {
             return Ok(0);
         }
         let lost: Vec<Lost<'_>> = found.iter().map(|(app, attempt)| Lost { app: app.0, attempt }).collect();
-        let mut tx = self.db().begin().await?;
+        let mut tx = self.db().begin_unhurried().await?;
         history::give_up(&mut tx, &lost).await?;
         tx.commit().await?;
         Ok(lost.len() as u64)
@@ -105,7 +105,7 @@ impl Store {
             return Ok(0);
         }
         let doomed = rows(&doomed)?;
-        let mut tx = self.db().begin().await?;
+        let mut tx = self.db().begin_unhurried().await?;
         let sql = "insert into feed_drops (app_id, feed, dropped_through)
                    select $1, value->>1, max(cast(value->>0 as bigint)) from json_each($2) where true group by value->>1
                    on conflict (app_id, feed) do update set dropped_through = excluded.dropped_through
@@ -143,7 +143,7 @@ impl Store {
         let Some((app,)) = self.db().fetch_optional::<(Word<AppId>,)>(sql, ()).await? else {
             return Ok(0);
         };
-        let mut tx = self.db().begin().await?;
+        let mut tx = self.db().begin_unhurried().await?;
         let purged = purge_chunk(&mut tx, app).await?;
         if purged == 0 {
             tx.execute("delete from apps where id = $1", (app,)).await?;

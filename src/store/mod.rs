@@ -38,7 +38,7 @@ mod wake_rate;
 
 use std::{sync::Arc, time::Duration};
 
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub use self::{
@@ -46,7 +46,7 @@ pub use self::{
     apps::{App, AppKey, KeyHolder},
     backup::{back_up, begin_epoch},
     call::{Call, Finished},
-    claim::{Claimed, Share},
+    claim::{Claimed, Queue, Share},
     credentials::{CredentialInfo, PutCredential},
     db::{Moving, migrate},
     devices::{Device, DeviceFilter},
@@ -254,9 +254,14 @@ impl Store {
         Ok(())
     }
 
-    /// Waits until a commit may have made something due. A ring during the caller's last look is not missed.
-    pub async fn changed(&self) {
-        self.inner.node.changed.notified().await;
+    /// Transactions that the database has broken off for another's sake since this process began, and that were tried again.
+    pub fn broken_off(&self) -> u64 {
+        db::broken_off()
+    }
+
+    /// Tells when a commit may have made something due.
+    pub fn changes(&self) -> watch::Receiver<()> {
+        self.inner.node.changes()
     }
 
     /// Ends all connections.

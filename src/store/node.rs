@@ -9,7 +9,7 @@ use std::{
 };
 
 use rand::RngExt;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
@@ -32,8 +32,8 @@ const LISTEN_AGAIN: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(super) struct Node {
     epoch: AtomicI64,
-    /// Rung after a commit that may have made something due, here or elsewhere.
-    pub changed: Notify,
+    /// Turned after a commit that may have made something due, here or elsewhere.
+    changed: watch::Sender<()>,
     /// Rung after such a commit of this process.
     committed: Notify,
 }
@@ -60,7 +60,7 @@ impl Node {
         }
         let Epoch(epoch) = restored.unwrap_or(Epoch(epoch));
         tx.commit().await?;
-        Ok(Self { epoch: AtomicI64::new(epoch), changed: Notify::new(), committed: Notify::new() })
+        Ok(Self { epoch: AtomicI64::new(epoch), changed: watch::Sender::new(()), committed: Notify::new() })
     }
 
     /// The line of history that the database is on; at most a moment old if another process has begun a new one.
@@ -68,9 +68,14 @@ impl Node {
         Epoch(self.epoch.load(Ordering::Relaxed))
     }
 
+    /// Tells when something may have become due.
+    pub fn changes(&self) -> watch::Receiver<()> {
+        self.changed.subscribe()
+    }
+
     /// Something may have become due.
     pub fn ring(&self) {
-        self.changed.notify_one();
+        self.changed.send_replace(());
         self.committed.notify_one();
     }
 
@@ -107,7 +112,7 @@ impl Node {
 
     async fn listen(self: Arc<Self>, watch: Arc<Watch>) {
         loop {
-            let ended = watch.listen(|| self.changed.notify_one()).await;
+            let ended = watch.listen(|| self.changed.send_replace(())).await;
             tracing::debug!(error = ?ended.err(), "no news from other processes for a moment");
             tokio::time::sleep(LISTEN_AGAIN).await;
         }

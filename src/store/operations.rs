@@ -111,7 +111,7 @@ impl Store {
     /// One more chunk, unless another has done the last one meanwhile.
     async fn erase_chunk(&self, app: AppId, id: OperationId) -> Result<Progress> {
         let now = self.inner.clock.now();
-        let mut tx = self.db().begin().await?;
+        let mut tx = self.db().begin_unhurried().await?;
         follows::counter(&mut tx, app).await?;
         type Row = (Word<OperationKind>, String, i64, i64, Json<Removed>);
         let sql = "select kind, subject, through, created_at, removed from operations

@@ -93,7 +93,7 @@ impl Store {
         if changes.is_empty() {
             return Ok(());
         }
-        let mut tx = self.db().begin().await?;
+        let mut tx = self.db().begin_unhurried().await?;
         levels::hold(&mut tx, changes.iter().map(|change| (change.app, change.device))).await?;
         let sql = "update devices set status = r.value->>'status', status_reason = r.value->>'reason', status_at = $2, verdict = null
                    from json_each($1) r

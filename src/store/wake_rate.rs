@@ -101,7 +101,7 @@ impl Store {
         let (wakes, fetched) = (Word(Tally::Wakes), Word(Tally::Within15min));
         let values = (rows(suspects)?, wakes, fetched, week_from.as_ms(), hour_from.as_ms(), until.as_ms());
         let rates: Vec<RateRow> = self.db().fetch_all(sql, values).await?;
-        let mut tx = self.db().begin().await?;
+        let mut tx = self.db().begin_unhurried().await?;
         for row in rates {
             let suspect = Suspect { app: row.app_id.0, transport: row.transport.0 };
             let hour = Rate { wakes: row.hour_wakes, fetched: row.hour_fetched };

@@ -35,6 +35,7 @@ mod erasure;
 mod erasure_feeds;
 mod fairness;
 mod fleet;
+mod gaps;
 mod levels;
 mod moving;
 mod nodes;

@@ -6,12 +6,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use futures_util::future::join_all;
 use reqwest::Method;
-use reveille::{
-    relay::Relay,
-    store::{PageEntry, PageRequest, Paged, StoreOptions},
-};
+use reveille::store::{PageRequest, StoreOptions};
 use serde_json::json;
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
 
@@ -19,14 +15,10 @@ use crate::support::{
     database::server,
     proxy::Proxy,
     served::within,
-    world::{OPERATOR_KEY, World, without_pace},
+    world::{OPERATOR_KEY, World, url, without_pace},
 };
 
 const SOON: Duration = Duration::from_secs(20);
-
-fn url(relay: &Relay, path: &str) -> String {
-    format!("http://{}{path}", relay.address().unwrap())
-}
 
 #[tokio::test]
 async fn three_nodes_push_everything_once() {
@@ -144,6 +136,28 @@ async fn without_its_database_a_node_turns_requests_away_and_comes_back_by_itsel
     dispatch.stop().await;
 }
 
+/// A phone that loses the network in the middle of a poll leaves nothing behind: whoever gets the connection next would else look at the
+/// database as it was then.
+#[tokio::test]
+async fn who_hangs_up_leaves_no_transaction_open() {
+    server();
+    let world = World::start().await;
+    let device = world.phone("pixel").follows(&["news"]).await.id.parse().unwrap();
+    let open = "select count(*) from pg_stat_activity where datname = current_database() and state like 'idle in transaction%'";
+    for _ in 0..10 {
+        // Broken off at every moment; the last ones begin nothing any more that would end what those before have left open.
+        for patience_us in (0..40).rev().map(|step| step * 50) {
+            let page =
+                world.relay().store().page(world.app.parse().unwrap(), device, PageRequest { after: None, limit: 1 });
+            drop(tokio::time::timeout(Duration::from_micros(patience_us), page).await);
+        }
+        within(Duration::from_secs(2), "no transaction is open", async || {
+            (world.database().count(open).await == 0).then_some(())
+        })
+        .await;
+    }
+}
+
 /// As in a restart of the server: all connections end in the middle of whatever they are at.
 #[tokio::test]
 async fn a_server_that_ends_all_connections_loses_nothing() {
@@ -203,109 +217,36 @@ async fn a_server_that_ends_all_connections_loses_nothing() {
     dispatch.stop().await;
 }
 
-/// Writers that answer the positions they were given, and readers that go on from the last one they have seen, at the same time. Says
-/// what a reader has missed.
-async fn gaps(
-    writers: usize,
-    write: impl AsyncFn(usize) -> Vec<i64>,
-    readers: usize,
-    read: impl AsyncFn(i64) -> Vec<i64>,
-) -> BTreeSet<i64> {
-    let at_work = Cell::new(writers);
-    let written = join_all((0..writers).map(|number| {
-        let (write, at_work) = (&write, &at_work);
-        async move {
-            let positions = write(number).await;
-            at_work.set(at_work.get() - 1);
-            positions
-        }
-    }));
-    let seen = join_all((0..readers).map(|_| async {
-        let mut seen: Vec<i64> = Vec::new();
-        loop {
-            let last_look = at_work.get() == 0;
-            let page = read(seen.last().copied().unwrap_or(0)).await;
-            if page.is_empty() && last_look {
-                return seen;
-            }
-            seen.extend(page);
-            assert!(seen.is_sorted_by(|a, b| a < b), "in order, each once");
-            tokio::task::yield_now().await;
-        }
-    }));
-    let (written, seen) = tokio::join!(written, seen);
-    let written: BTreeSet<i64> = written.into_iter().flatten().collect();
-    seen.into_iter()
-        .flat_map(|seen| written.difference(&seen.into_iter().collect()).copied().collect::<Vec<_>>())
-        .collect()
-}
-
-/// Whoever commits waits a moment before: long enough for others to come in between.
-const SLOW_COMMIT: &str = "
-    create function dawdle() returns trigger language plpgsql as
-        'begin perform pg_sleep(random() * 0.01); return null; end';
-    create constraint trigger dawdle after insert on TABLE deferrable initially deferred for each row execute function dawdle();";
-
+/// Another client of the database takes the same rows the other way round. The relay's transaction is the one to be broken off, for the
+/// other does not look for a deadlock so soon.
 #[tokio::test]
-async fn readers_miss_nothing_whoever_writes() {
-    const EVENTS: usize = 25;
+async fn a_deadlock_is_tried_again_and_counted() {
     server();
     let world = World::start().await;
-    world.phone("pixel").follows(&["news"]).await;
-    world.database().execute(&SLOW_COMMIT.replace("TABLE", "events")).await;
-    let others = [world.another("api").await, world.another("api").await];
-    let nodes: Vec<&Relay> = others.iter().chain([world.relay()]).collect();
-    let write = async |number: usize| {
-        let mut positions = Vec::new();
-        for index in 0..EVENTS {
-            let event = json!({"feed": format!("feed:{}", (number + index) % 3), "type": "t"});
-            let posted = world.http.post(url(nodes[number % 3], "/v1/events")).bearer_auth(&world.key).json(&event);
-            positions.push(world.send(posted).await.expect(202)["position"].as_i64().unwrap());
-        }
-        positions
+    let phone = world.phone("pixel").follows(&["news"]).await;
+    let broken_off = async || {
+        let detail = world.operator(Method::GET, "/readyz", None).await.expect(200);
+        detail["broken_off_transactions"].as_u64().unwrap()
     };
-    let device = world.phone("reader").follows(&["feed:0", "feed:1", "feed:2"]).await.id.parse().unwrap();
-    let turn = Cell::new(0);
-    let read = async |after: i64| {
-        turn.set(turn.get() + 1);
-        let request = PageRequest { after: Some(reveille::domain::feed::Position(after)), limit: 20 };
-        let page = nodes[turn.get() % 3].store().page(world.app.parse().unwrap(), device, request).await.unwrap();
-        let Paged::Page(page) = page else { panic!("a page") };
-        page.entries
-            .iter()
-            .filter(|entry| matches!(entry, PageEntry::Event(_)))
-            .map(|entry| entry.position().0)
-            .collect()
-    };
-    assert_eq!(gaps(8, write, 4, read).await, BTreeSet::new());
-    for relay in others {
-        relay.stop().await;
-    }
-}
+    let before = broken_off().await;
+    let mut other = PgConnection::connect(&world.database().url()).await.unwrap();
+    let holds = "begin; set local deadlock_timeout = '30s'; select id from devices for update";
+    sqlx::raw_sql(holds).execute(&mut other).await.unwrap();
 
-/// The same look at a writer that takes its positions from a sequence finds what readers miss: so it would find it in the relay.
-#[tokio::test]
-async fn positions_from_a_sequence_would_be_missed() {
-    server();
-    let world = World::start().await;
-    let database = world.database();
-    database.execute("create table naive (position bigserial primary key)").await;
-    database.execute(&SLOW_COMMIT.replace("TABLE", "naive")).await;
-    let write = async |_| {
-        let mut connection = PgConnection::connect(&database.url()).await.unwrap();
-        let mut positions = Vec::new();
-        for _ in 0..50 {
-            let sql = "insert into naive default values returning position";
-            positions.push(sqlx::query_scalar::<_, i64>(sql).fetch_one(&mut connection).await.unwrap());
-        }
-        positions
+    let path = format!("/v1/devices/{}/feeds/other", phone.id);
+    let follow = world.call(Method::PUT, &path, &world.key, None);
+    let meets = async {
+        let waits = "select count(*) from pg_stat_activity
+            where datname = current_database() and wait_event_type = 'Lock' and pid <> pg_backend_pid()";
+        within(SOON, "the relay waits for the device", async || {
+            (world.database().count(waits).await > 0).then_some(())
+        })
+        .await;
+        sqlx::raw_sql("select id from apps for update; commit").execute(&mut other).await.unwrap();
     };
-    let read = async |after: i64| {
-        let mut connection = PgConnection::connect(&database.url()).await.unwrap();
-        let sql = "select position from naive where position > $1 order by position";
-        sqlx::query_scalar::<_, i64>(sql).bind(after).fetch_all(&mut connection).await.unwrap()
-    };
-    assert!(!gaps(8, write, 4, read).await.is_empty());
+    let (followed, ()) = tokio::join!(follow, meets);
+    assert!((200..300).contains(&followed.status), "{followed:?}");
+    assert!(broken_off().await > before);
 }
 
 #[tokio::test]

@@ -9,7 +9,7 @@ use std::{
 /// What each floor may use of the crate. `cli`, `lib` and `main` may use everything.
 const FLOORS: &[(&str, &[&str])] = &[
     ("domain", &["secret"]),
-    ("fault", &[]),
+    ("fault", &["domain"]),
     ("secret", &[]),
     ("telemetry", &[]),
     ("config", &["secret", "telemetry"]),

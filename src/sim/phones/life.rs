@@ -45,6 +45,8 @@ pub(super) struct Life {
     next_poll: Instant,
     /// Whether a page has said that the push token is dead.
     dead: bool,
+    /// What has been read since the last visit that came to its end.
+    applied: Vec<Applied>,
 }
 
 impl Life {
@@ -76,6 +78,7 @@ impl Life {
             cause: Cause::Start,
             next_poll: Instant::now(),
             dead: false,
+            applied: Vec::new(),
         })
     }
 
@@ -153,17 +156,14 @@ impl Life {
     /// Polls until there is no more, and settles when to come again.
     async fn visit(&mut self) {
         let started = Instant::now();
-        let mut applied = Vec::new();
-        let result = self.read(&mut applied).await;
-        self.phone.0.memory().counts.events_applied += applied.len() as u64;
-        match result {
+        match self.read().await {
             Ok(()) => {
                 self.failures = 0;
                 let cause = self.cause.clone();
                 self.count(&cause);
                 self.schedule(&cause);
                 let took = started.elapsed();
-                let through = self.through;
+                let (applied, through) = (std::mem::take(&mut self.applied), self.through);
                 self.tell(What::Polled { cause, applied, through, took }).await;
                 if std::mem::take(&mut self.dead) {
                     self.tell(What::TokenDead).await;
@@ -200,7 +200,7 @@ impl Life {
         }
     }
 
-    async fn read(&mut self, applied: &mut Vec<Applied>) -> Result<(), Trouble> {
+    async fn read(&mut self) -> Result<(), Trouble> {
         let device_token = self.phone.0.memory().device_token.clone();
         let reader = Reader { http: self.backend.http(), device_token };
         if self.reset {
@@ -213,7 +213,7 @@ impl Life {
         for _ in 0..MOST_PAGES {
             match reader.page(&self.url, &self.cursor, wake.take().as_deref()).await {
                 Ok(page) => {
-                    if !self.take_page(&reader, page, applied).await? {
+                    if !self.take_page(&reader, page).await? {
                         return Ok(());
                     }
                 }
@@ -236,7 +236,7 @@ impl Life {
     }
 
     /// Takes a page over; answers whether there is more.
-    async fn take_page(&mut self, reader: &Reader, page: Page, applied: &mut Vec<Applied>) -> Result<bool, Trouble> {
+    async fn take_page(&mut self, reader: &Reader, page: Page) -> Result<bool, Trouble> {
         for entry in &page.events {
             match &entry.snapshot {
                 Some(path) if entry.kind == "reveille.followed" => {
@@ -245,8 +245,10 @@ impl Life {
                     memory.state.replace(snapshot.items, snapshot.through, Some(&entry.feed));
                 }
                 _ => {
-                    self.phone.0.memory().state.apply(entry);
-                    applied.push(Applied { feed: entry.feed.clone(), position: entry.position });
+                    let mut memory = self.phone.0.memory();
+                    memory.state.apply(entry);
+                    memory.counts.events_applied += 1;
+                    self.applied.push(Applied { feed: entry.feed.clone(), position: entry.position });
                 }
             }
         }

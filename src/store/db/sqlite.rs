@@ -8,7 +8,10 @@ use sqlx::{
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
 
-use super::{migrations, value};
+use super::{
+    migrations, value,
+    writer::{self, Writer},
+};
 
 const READERS: u32 = 4;
 /// Result code: another connection has locked the database.
@@ -24,8 +27,7 @@ const COMPACTED_BYTES: i64 = 16 * 1024 * 1024;
 #[derive(Debug, Clone)]
 pub struct File {
     readers: SqlitePool,
-    /// SQLite takes one writer at a time, so writes queue for a single connection.
-    writer: SqlitePool,
+    writer: Writer,
     /// Takes out of the files what has been deleted, on its own terms: it holds the writer up, so it does not wait long.
     cleaner: SqlitePool,
 }
@@ -42,10 +44,11 @@ impl File {
             // What is erased is overwritten, not only forgotten.
             .pragma("secure_delete", "on")
             .busy_timeout(BUSY_TIMEOUT);
-        let writer = SqlitePoolOptions::new().max_connections(1).connect_with(options.clone()).await;
-        let writer = writer.with_context(|| format!("cannot open the database {url}"))?;
-        let migrated = migrations::of("sqlite").run(&writer).await;
+        let connection = SqliteConnection::connect_with(&options).await;
+        let mut connection = connection.with_context(|| format!("cannot open the database {url}"))?;
+        let migrated = migrations::of("sqlite").run(&mut connection).await;
         migrated.with_context(|| format!("cannot bring the database {url} up to date"))?;
+        let writer = Writer::new(options.clone(), connection);
         let cleaner = SqlitePoolOptions::new().max_connections(1);
         let cleaner = cleaner.connect_lazy_with(options.clone().busy_timeout(CLEANER_TIMEOUT));
         let readers = SqlitePoolOptions::new().max_connections(READERS);
@@ -57,8 +60,12 @@ impl File {
         &self.readers
     }
 
-    pub async fn begin(&self) -> Result<Transaction<'static, Sqlite>> {
-        self.writer.begin_with("BEGIN IMMEDIATE").await
+    pub async fn begin(&self) -> Result<writer::Tx> {
+        self.writer.begin().await
+    }
+
+    pub async fn begin_unhurried(&self) -> Result<writer::Tx> {
+        self.writer.begin_unhurried().await
     }
 
     pub async fn snapshot(&self) -> Result<Transaction<'static, Sqlite>> {
@@ -71,7 +78,7 @@ impl File {
     /// rebuilt a fragmented page, its unused part may still hold copies of rows that have moved away; only writing the database anew
     /// takes them out, so that is done while it is small. In a large one they are rare, and go when their page fills again.
     pub async fn overwrite_deleted(&self) -> Result<bool> {
-        let _turn = self.writer.acquire().await?;
+        let _quiet = self.writer.quiet().await;
         match self.clean().await {
             Err(sqlx::Error::Database(error)) if error.code().is_some_and(|code| code == SQLITE_BUSY) => Ok(false),
             cleaned => cleaned,

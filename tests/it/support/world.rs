@@ -11,7 +11,7 @@ use reveille::{
     },
     relay::{Background, Relay},
     sim::{Sim, SimClock, SimConfig},
-    store::{Call, Share, StoreOptions},
+    store::{Call, Queue, Share, StoreOptions},
 };
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -232,7 +232,7 @@ impl World {
     /// Claims what is due in the app, and makes no call.
     pub async fn claim(&self) -> Vec<Call> {
         let shares = [Share { app: self.app.parse().unwrap(), devices: 100 }];
-        self.relay().store().claim_due(&shares, &mut Resting::default()).await.unwrap().calls
+        self.relay().store().claim_due(&shares, Queue::Express, &mut Resting::default()).await.unwrap().calls
     }
 
     /// Turns the clock and lets what has become due happen.
@@ -310,6 +310,11 @@ impl World {
     pub fn folder(&self) -> &std::path::Path {
         self.folder.path()
     }
+}
+
+/// Where a relay answers.
+pub fn url(relay: &Relay, path: &str) -> String {
+    format!("http://{}{path}", relay.address().unwrap())
 }
 
 /// What a relay is started with.
