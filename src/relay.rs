@@ -6,7 +6,10 @@ use anyhow::Context;
 use axum::{Router, serve::ListenerExt};
 use secrecy::ExposeSecret;
 use tokio::net::TcpListener;
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tokio_util::{
+    sync::{CancellationToken, DropGuard},
+    task::TaskTracker,
+};
 
 use crate::{
     api::{Api, ApiParts},
@@ -32,7 +35,7 @@ pub enum Background {
     Stepped,
 }
 
-/// A relay that is running.
+/// A relay that is running. One that is dropped takes on nothing new; [`stop`](Self::stop) also waits for what is under way.
 pub struct Relay {
     address: Option<SocketAddr>,
     store: Store,
@@ -40,7 +43,7 @@ pub struct Relay {
     dispatcher: Dispatcher,
     janitor: Janitor,
     /// Ends what takes on new work.
-    stop: CancellationToken,
+    stop: DropGuard,
     /// What takes on work, and the calls that it has begun.
     work: TaskTracker,
 }
@@ -106,7 +109,7 @@ impl Relay {
         if background == Background::Runs && config.roles.contains(&Role::Janitor) {
             work.spawn(janitor.clone().run(stop.clone()));
         }
-        Ok(Self { address, store, transports, dispatcher, janitor, stop, work })
+        Ok(Self { address, store, transports, dispatcher, janitor, stop: stop.drop_guard(), work })
     }
 
     /// Where the API listens, if this process has that role.
@@ -131,7 +134,7 @@ impl Relay {
 
     /// Stops in two stages: nothing new is begun, then what is under way gets its time.
     pub async fn stop(self) {
-        self.stop.cancel();
+        drop(self.stop);
         self.work.close();
         let calls = async {
             while self.dispatcher.calls_under_way() > 0 {

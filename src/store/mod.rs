@@ -175,6 +175,12 @@ struct Inner {
     tasks: TaskTracker,
 }
 
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
 impl Store {
     /// Opens the database at `url`, and refuses one that was made under another master key.
     pub async fn open(
