@@ -9,6 +9,7 @@ use std::{
 use futures_util::{StreamExt, stream};
 use reveille::sim::Sim;
 use serde_json::{Value, json};
+use sqlx::{Connection, SqliteConnection, sqlite::SqliteConnectOptions};
 
 const OPERATOR_KEY: &str = "ro_operator-key-of-the-bench";
 
@@ -48,7 +49,8 @@ impl Served {
                 ("REVEILLE_FCM_URL", sim.fcm_url()),
                 ("REVEILLE_APNS_URL", sim.apns_url()),
                 ("REVEILLE_EXTRA_CA", "ca.pem".into()),
-                ("REVEILLE_LOG", "error".into()),
+                ("REVEILLE_LOG", std::env::var("X_LOG").unwrap_or("error".into())),
+                ("REVEILLE_LOG_FORMAT", "json".into()),
             ])
             .stdin(Stdio::null())
             .spawn()
@@ -58,6 +60,13 @@ impl Served {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
         served
+    }
+
+    /// Its database, from outside.
+    pub async fn database(&self) -> SqliteConnection {
+        let file = self.folder.path().join("reveille.db");
+        let options = SqliteConnectOptions::new().filename(file).busy_timeout(Duration::from_secs(60));
+        SqliteConnection::connect_with(&options).await.unwrap()
     }
 
     /// Of the relay's process.
@@ -89,6 +98,43 @@ impl App<'_> {
         let response = request.send().await.unwrap();
         assert!(response.status().is_success(), "{path}: {}", response.text().await.unwrap());
         response.json().await.unwrap()
+    }
+
+    /// Puts devices into the database as if they had registered, each following one feed: a million registrations over HTTP take longer
+    /// than a bench may. One that has registered is copied; the feed is an SQL expression over the device's number `i`.
+    pub async fn seed(&self, transport: &str, count: usize, feed: &str) {
+        let token = if transport == "apns" { "'ab' || (2e62 + i)" } else { "'token-of-the-usual-length-' || i" };
+        let first = format!("{transport}-first");
+        let mut body = json!({"installation_id": first, "transport": transport, "token": "ab".repeat(32)});
+        if transport == "apns" {
+            body["topic"] = json!("com.example.shop");
+        }
+        self.post("/v1/devices", body).await;
+        let mut database = self.served.database().await;
+        let sql = "select name from pragma_table_info('devices')";
+        let columns: Vec<String> = sqlx::query_scalar(sql).fetch_all(&mut database).await.unwrap();
+        // Ids are in the order of registration, and end in the number.
+        let number = "substr(cast(1000000000000000 + i as text), 2)";
+        let id = format!("'dev_01h455vb4{}e' || {number}", if transport == "apns" { "a" } else { "f" });
+        let values = columns.iter().map(|column| match column.as_str() {
+            "id" => id.clone(),
+            "installation_id" => format!("'{transport}-' || i"),
+            "token" => token.to_owned(),
+            column => format!("d.{column}"),
+        });
+        let numbers = format!("with recursive n (i) as (select 1 union all select i + 1 from n where i < {count})");
+        let of_first = format!("from n cross join devices d where d.installation_id = '{first}'");
+        let devices = format!(
+            "{numbers} insert into devices ({}) select {} {of_first}",
+            columns.join(", "),
+            values.collect::<Vec<_>>().join(", ")
+        );
+        let follows = format!(
+            "{numbers} insert into follows (app_id, device_id, feed, since) select d.app_id, {id}, {feed}, 0 {of_first}"
+        );
+        for sql in [devices, follows] {
+            sqlx::raw_sql(sqlx::AssertSqlSafe(sql)).execute(&mut database).await.unwrap();
+        }
     }
 
     /// Registers Android phones, each following one feed.

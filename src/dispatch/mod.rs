@@ -60,7 +60,7 @@ impl Heartbeat {
 pub enum Step {
     /// There may be more to do at once.
     Busy,
-    /// What is due has to wait for calls to end.
+    /// What is due has to wait for calls to end, here or in another process.
     Full,
     /// Nothing to do before this time, if nothing changes.
     Idle(Option<Timestamp>),
@@ -132,18 +132,20 @@ impl Dispatcher {
     /// Claims calls of a queue, which are to be started.
     async fn claim(&self, queue: Queue) -> Result<(Step, Vec<Call>)> {
         self.beat.0.store(self.clock.now().as_ms(), Ordering::Relaxed);
-        let shares = self.turns.shares(queue, self.store.due_apps().await?);
+        let shares = self.turns.shares(queue, self.store.due().await?, self.clock.now());
         let claimed = if shares.apps.is_empty() {
             Claimed::default()
         } else {
             self.store.claim_due(&shares.apps, queue, &mut self.transports.resting()).await?
         };
-        let step = if self.turns.taken(&shares, &claimed.looked_at) {
+        self.turns.taken(&shares, &claimed.looked_at);
+        let step = if !claimed.looked_at.is_empty() {
             Step::Busy
-        } else if shares.some_must_wait {
+        } else if shares.some_must_wait || !shares.apps.is_empty() {
+            // What is due is being called, or another process has hold of it.
             Step::Full
         } else {
-            Step::Idle(self.store.next_due().await?)
+            Step::Idle(shares.next)
         };
         Ok((step, claimed.calls))
     }

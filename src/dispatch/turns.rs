@@ -12,7 +12,7 @@ use tokio::{
 };
 
 use crate::{
-    domain::id::AppId,
+    domain::{id::AppId, time::Timestamp},
     store::{Queue, Share},
 };
 
@@ -72,18 +72,23 @@ pub(super) struct Shares {
     pub apps: Vec<Share>,
     /// Some app's devices have to wait until calls end.
     pub some_must_wait: bool,
+    /// When the first of the queue's other apps is due.
+    pub next: Option<Timestamp>,
 }
 
 impl Turns {
     /// Deals a claim out to the apps of a queue that have something due: to each the same share, and to none more than half of the calls
     /// that it and nobody else could have, so that something is always left for the next.
-    pub fn shares(&self, queue: Queue, mut due: Vec<AppId>) -> Shares {
+    pub fn shares(&self, queue: Queue, mut waiting: Vec<(AppId, Timestamp)>, at: Timestamp) -> Shares {
         let mut state = self.0.state.lock().unwrap_or_else(PoisonError::into_inner);
-        due.retain(|app| state.queue(*app) == queue);
+        waiting.retain(|(app, _)| state.queue(*app) == queue);
+        let next = waiting.iter().map(|(_, due_at)| *due_at).filter(|due_at| *due_at > at).min();
+        let mut due: Vec<AppId> =
+            (waiting.into_iter()).filter(|(_, due_at)| *due_at <= at).map(|(app, _)| app).collect();
         due.sort_by_key(|app| app.uuid());
-        let next = state.last.map_or(0, |last| due.partition_point(|app| app.uuid() <= last.uuid()));
-        let next = if next < due.len() { next } else { 0 };
-        due.rotate_left(next);
+        let turn = state.last.map_or(0, |last| due.partition_point(|app| app.uuid() <= last.uuid()));
+        let turn = if turn < due.len() { turn } else { 0 };
+        due.rotate_left(turn);
         let free = CALLS.saturating_sub(state.all);
         let now = Instant::now();
         state.at_work.extend(due.iter().map(|app| (*app, now)));
@@ -105,26 +110,20 @@ impl Turns {
             }
         }
         state.last = apps.last().map(|share| share.app).or(state.last);
-        Shares { apps, some_must_wait }
+        Shares { apps, some_must_wait, next }
     }
 
-    /// Notes how many devices each app's share has found: the share was too small for an app with many due. Answers whether there was
-    /// such an app.
-    pub fn taken(&self, shares: &Shares, looked_at: &HashMap<AppId, usize>) -> bool {
+    /// Notes how many devices each app's share has found: one that is too small belongs to an app with many due.
+    pub fn taken(&self, shares: &Shares, looked_at: &HashMap<AppId, usize>) {
         let mut state = self.0.state.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut too_small = false;
         for share in &shares.apps {
             if looked_at.get(&share.app).is_none_or(|found| *found < share.devices) {
                 state.with_many.remove(&share.app);
-                continue;
-            }
-            too_small = true;
-            // A share of one says nothing.
-            if share.devices > 1 && state.with_many.insert(share.app) {
+            } else if share.devices > 1 && state.with_many.insert(share.app) {
+                // A share of one says nothing.
                 self.0.has_many.notify_one();
             }
         }
-        too_small
     }
 
     /// Waits until an app changes to the queue of those with many devices due.
@@ -185,15 +184,32 @@ impl Drop for Turn {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::{id, time::Timestamp};
+    use crate::domain::id;
 
     fn apps(count: usize) -> Vec<AppId> {
         (0..count).map(|_| id::new(Timestamp::from_ms(1_000))).collect()
     }
 
+    const NOW: Timestamp = Timestamp::from_ms(1_000);
+
+    /// What the apps get if all of them are due.
+    fn shares(turns: &Turns, queue: Queue, due: &[AppId]) -> Shares {
+        turns.shares(queue, due.iter().map(|app| (*app, NOW)).collect(), NOW)
+    }
+
+    #[test]
+    fn who_is_due_later_gets_nothing_yet() {
+        let (turns, apps) = (Turns::default(), apps(3));
+        let later = |s: u64| NOW + Duration::from_secs(s);
+        let waiting = vec![(apps[0], NOW), (apps[1], later(20)), (apps[2], later(10))];
+        let shares = turns.shares(Queue::Express, waiting, NOW);
+        assert_eq!(shares.apps.iter().map(|share| share.app).collect::<Vec<_>>(), [apps[0]]);
+        assert_eq!(shares.next, Some(later(10)));
+    }
+
     #[test]
     fn all_that_is_due_gets_the_same_share() {
-        let shares = Turns::default().shares(Queue::Express, apps(4));
+        let shares = shares(&Turns::default(), Queue::Express, &apps(4));
         assert_eq!(shares.apps.iter().map(|share| share.devices).collect::<Vec<_>>(), [8; 4]);
         assert!(!shares.some_must_wait);
     }
@@ -201,14 +217,14 @@ mod tests {
     #[test]
     fn who_has_many_devices_due_changes_to_a_queue_of_its_own_and_back() {
         let (turns, due) = (Turns::default(), apps(2));
-        let both = turns.shares(Queue::Express, due.clone());
-        assert!(turns.taken(&both, &HashMap::from([(due[0], both.apps[0].devices), (due[1], 1)])));
-        let of = |queue| turns.shares(queue, due.clone()).apps.iter().map(|share| share.app).collect::<Vec<_>>();
+        let both = shares(&turns, Queue::Express, &due);
+        turns.taken(&both, &HashMap::from([(due[0], both.apps[0].devices), (due[1], 1)]));
+        let of = |queue| shares(&turns, queue, &due).apps.iter().map(|share| share.app).collect::<Vec<_>>();
         assert_eq!((of(Queue::Express), of(Queue::Bulk)), (vec![due[1]], vec![due[0]]));
 
-        let bulk = turns.shares(Queue::Bulk, due.clone());
+        let bulk = shares(&turns, Queue::Bulk, &due);
         assert_eq!(bulk.apps[0].devices, IN_COMPANY.claim);
-        assert!(!turns.taken(&bulk, &HashMap::from([(due[0], 1)])));
+        turns.taken(&bulk, &HashMap::from([(due[0], 1)]));
         assert_eq!(of(Queue::Bulk), []);
     }
 
@@ -217,7 +233,7 @@ mod tests {
         let (turns, due) = (Turns::default(), apps(300));
         let mut seen = std::collections::HashSet::new();
         for _ in 0..300_usize.div_ceil(EXPRESS) {
-            seen.extend(turns.shares(Queue::Express, due.clone()).apps.into_iter().map(|share| share.app));
+            seen.extend(shares(&turns, Queue::Express, &due).apps.into_iter().map(|share| share.app));
         }
         assert_eq!(seen.len(), 300);
     }
@@ -229,7 +245,7 @@ mod tests {
         for app in &due[..9] {
             // This one's calls never end, and it takes all that it may.
             loop {
-                let shares = turns.shares(Queue::Express, vec![*app]);
+                let shares = shares(&turns, Queue::Express, &[*app]);
                 let Some(share) = shares.apps.first() else {
                     assert!(shares.some_must_wait);
                     break;
@@ -237,7 +253,7 @@ mod tests {
                 held.extend((0..share.devices).map(|_| turns.take(*app)));
             }
         }
-        assert!(turns.shares(Queue::Express, vec![due[9]]).apps.first().is_some_and(|share| share.devices >= 1));
+        assert!(shares(&turns, Queue::Express, &due[9..]).apps.first().is_some_and(|share| share.devices >= 1));
         drop(held);
         assert_eq!(turns.under_way(), 0);
     }

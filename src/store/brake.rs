@@ -162,7 +162,7 @@ impl Scales {
         let sql = "insert into verdicts (app_id, transport, environment, minute, attempted, ambiguous, clear)
                    select value->>'app', value->>'transport', value->>'environment', cast(value->>'minute' as bigint),
                        cast(value->>'attempted' as bigint), cast(value->>'ambiguous' as bigint), cast(value->>'clear' as bigint)
-                   from json_each($1) where true
+                   from jsonb_each($1) where true
                    on conflict (app_id, transport, environment, minute) do update set
                        attempted = verdicts.attempted + excluded.attempted,
                        ambiguous = verdicts.ambiguous + excluded.ambiguous, clear = verdicts.clear + excluded.clear";
@@ -175,7 +175,7 @@ impl Scales {
 async fn hold(tx: &mut Tx, answers: &[Weighed], now: Timestamp) -> Result<()> {
     let scopes: BTreeSet<Scope> = answers.iter().map(Weighed::scope).collect();
     let sql = "insert into verdicts (app_id, transport, environment, minute, attempted, ambiguous, clear)
-               select value->>0, value->>1, value->>2, $2, 0, 0, 0 from json_each($1) where true
+               select value->>0, value->>1, value->>2, $2, 0, 0, 0 from jsonb_each($1) where true
                on conflict (app_id, transport, environment, minute) do update set attempted = verdicts.attempted";
     tx.execute(sql, (rows(&scopes.into_iter().collect::<Vec<_>>())?, minute(now))).await?;
     Ok(())
@@ -189,7 +189,7 @@ async fn brakes(tx: &mut Tx, answers: &[Weighed], now: Timestamp) -> Result<Hash
     type Row = (Word<AppId>, Word<Transport>, Word<Environment>, Option<Word<Evidence>>, i64, i64, i64);
     let sql = "select r.app_id, r.transport, r.environment, b.kind, cast(coalesce(sum(v.attempted), 0) as bigint),
                    cast(coalesce(sum(v.ambiguous), 0) as bigint), cast(coalesce(sum(v.clear), 0) as bigint)
-               from (select value->>0 as app_id, value->>1 as transport, value->>2 as environment from json_each($1)) r
+               from (select value->>0 as app_id, value->>1 as transport, value->>2 as environment from jsonb_each($1)) r
                left join brakes b on b.app_id = r.app_id and b.transport = r.transport and b.environment = r.environment
                left join verdicts v on v.app_id = r.app_id and v.transport = r.transport and v.environment = r.environment
                    and v.minute >= $2

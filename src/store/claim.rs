@@ -80,12 +80,14 @@ struct Outbox {
 }
 
 impl Store {
-    /// Apps in which some device is due.
-    pub async fn due_apps(&self) -> Result<Vec<AppId>> {
-        let sql =
-            "select a.id from apps a where exists (select 1 from levels l where l.app_id = a.id and l.due_at <= $1)";
-        let apps: Vec<(Word<AppId>,)> = self.db().fetch_all(sql, (self.inner.clock.now().as_ms(),)).await?;
-        Ok(apps.into_iter().map(|(app,)| app.0).collect())
+    /// When something is next due in each app that has anything to be done.
+    pub async fn due(&self) -> Result<Vec<(AppId, Timestamp)>> {
+        let sql = "select id, due_at from (
+                       select a.id, (select l.due_at from levels l where l.app_id = a.id and l.due_at is not null
+                                     order by l.due_at limit 1) as due_at
+                       from apps a) as apps where due_at is not null";
+        let due: Vec<(Word<AppId>, i64)> = self.db().fetch_all(sql, ()).await?;
+        Ok(due.into_iter().map(|(app, at)| (app.0, Timestamp::from_ms(at))).collect())
     }
 
     /// Decides about due devices, no more than each app's share, and claims the wakes that are to go out now.
@@ -122,14 +124,6 @@ impl Store {
         fault::point("claim: after the commit");
         self.inner.under_way.claimed(&calls);
         Ok(Claimed { calls, looked_at })
-    }
-
-    /// When something is next due, if anything is.
-    pub async fn next_due(&self) -> Result<Option<Timestamp>> {
-        let sql = "select min((select l.due_at from levels l where l.app_id = a.id and l.due_at is not null
-                               order by l.due_at limit 1)) from apps a";
-        let found: Option<(Option<i64>,)> = self.db().fetch_optional(sql, ()).await?;
-        Ok(found.and_then(|(due_at,)| due_at).map(Timestamp::from_ms))
     }
 
     /// Whether a claimed call is still wanted, as far as this process knows: a poll may have come since. To be asked right before the call.
@@ -288,7 +282,7 @@ async fn due_rows(tx: &mut Tx, now: Timestamp, shares: &[Share]) -> Result<Vec<S
     // What is held is read once it is held: another may have changed it just before.
     let sql = locking!(
         select_standings!(
-            "json_each($1) r cross join levels l"
+            "jsonb_each($1) r cross join levels l"
             "where l.app_id = r.value->>0 and l.device_id = r.value->>1 and l.class = r.value->>2 and l.due_at <= $2
                and d.app_id = l.app_id and d.id = l.device_id order by l.due_at"
         ),
@@ -305,7 +299,7 @@ async fn credentials_of(tx: &mut Tx, due: &[Standing]) -> Result<HashMap<AppId, 
     apps.sort();
     apps.dedup();
     type Row = (Word<AppId>, Word<Transport>, String, i64, Json<CredentialScope>);
-    let sql = "select app_id, transport, name, version, scope from credentials where app_id in (select atom from json_each($1))
+    let sql = "select app_id, transport, name, version, scope from credentials where app_id in (select atom from jsonb_each($1))
                order by app_id, transport, name";
     let mut by_app: HashMap<AppId, Vec<Serving>> = HashMap::new();
     for (app, transport, name, version, scope) in tx.fetch_all::<Row>(sql, (rows(&apps)?,)).await? {
@@ -338,7 +332,7 @@ async fn waiting_alerts(tx: &mut Tx, due: &[Standing], now: Timestamp) -> Result
     }
     type Row = (Word<AppId>, Word<DeviceId>, i64, Word<FeedName>, i64, Word<CancelOn>);
     let sql = "select f.app_id, f.device_id, e.position, e.feed, e.expires_at, e.cancel_on
-               from json_each($1) r
+               from jsonb_each($1) r
                cross join follows f
                cross join events e
                where f.app_id = r.value->>'app' and f.device_id = r.value->>'device'
@@ -366,7 +360,7 @@ async fn describe(tx: &mut Tx, calls: &mut [Call]) -> Result<()> {
     }
     let at: Vec<At> = calls.iter().map(|call| At { app: call.app, position: call.trigger.head }).collect();
     type Row = (Word<AppId>, i64, Word<FeedName>, Option<String>, Json<WakeSpec>);
-    let sql = "select e.app_id, e.position, e.feed, e.href, e.wake from json_each($1) r cross join events e
+    let sql = "select e.app_id, e.position, e.feed, e.href, e.wake from jsonb_each($1) r cross join events e
                where e.app_id = r.value->>'app' and e.position = cast(r.value->>'position' as bigint)";
     let found: HashMap<(AppId, i64), (FeedName, Option<String>, WakeSpec)> =
         (tx.fetch_all::<Row>(sql, (rows(&at)?,)).await?.into_iter())

@@ -163,7 +163,7 @@ impl Store {
                             order by id limit $4";
         let sql = concat!(
             "update levels set due_at = $2
-             from json_each($3) r cross join devices d cross join apps a
+             from jsonb_each($3) r cross join devices d cross join apps a
              where d.app_id = $1 and d.id = r.atom and a.id = d.app_id
                and levels.app_id = d.app_id and levels.device_id = d.id
                and levels.lease is null and levels.expires_at > $2

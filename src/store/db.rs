@@ -3,6 +3,7 @@
 //! Reads go through [`Db`] or a [`Tx`] that is a snapshot, writes through a [`Tx`]. In SQLite a writing transaction is the only one; in
 //! PostgreSQL it holds what it has locked, in the order of decision 8.
 
+mod checkpoint;
 mod migrations;
 mod partitions;
 mod postgres;

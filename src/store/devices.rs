@@ -283,7 +283,7 @@ pub(super) async fn put(tx: &mut Tx, device: &Device) -> Result<()> {
             value->>'status_reason', cast(value->>'status_at' as bigint), cast(value->>'registered_at' as bigint),
             cast(value->>'created_at' as bigint), cast(value->>'seen_at' as bigint), cast(value->>'fetched' as bigint),
             cast(value->>'acked' as bigint), cast(value->>'missed' as bigint)
-        from json_each($1) where true
+        from jsonb_each($1) where true
         on conflict (app_id, id) do update set
             transport = excluded.transport, platform = excluded.platform, token = excluded.token,
             token_kind = excluded.token_kind, token_version = excluded.token_version, environment = excluded.environment,

@@ -97,14 +97,14 @@ impl Chunk<'_> {
         self.removed.follows += self
             .delete(
                 "delete from follows where app_id = $1 and (device_id, feed) in (
-                   select f.device_id, f.feed from json_each($2) r cross join follows f
+                   select f.device_id, f.feed from jsonb_each($2) r cross join follows f
                    where f.app_id = $1 and f.device_id = r.atom limit $3)",
                 devices,
             )
             .await?;
         self.delete(
             "delete from levels where app_id = $1 and (device_id, class) in (
-               select l.device_id, l.class from json_each($2) r cross join levels l
+               select l.device_id, l.class from jsonb_each($2) r cross join levels l
                where l.app_id = $1 and l.device_id = r.atom limit $3)",
             devices,
         )
@@ -112,7 +112,7 @@ impl Chunk<'_> {
         self.removed.device_tokens += self
             .delete(
                 "delete from device_tokens where secret_hash in (
-                   select t.secret_hash from json_each($2) r cross join device_tokens t
+                   select t.secret_hash from jsonb_each($2) r cross join device_tokens t
                    where t.app_id = $1 and t.device_id = r.atom limit $3)",
                 devices,
             )
@@ -120,7 +120,7 @@ impl Chunk<'_> {
         self.history(devices, None).await?;
         self.removed.devices += self
             .delete(
-                "delete from devices where app_id = $1 and id in (select atom from json_each($2) limit $3)",
+                "delete from devices where app_id = $1 and id in (select atom from jsonb_each($2) limit $3)",
                 devices,
             )
             .await?;
@@ -154,7 +154,7 @@ impl Chunk<'_> {
             }
             self.hold(&devices).await?;
             let sql = "update follows set since = $3
-                       where app_id = $1 and feed = $2 and device_id in (select atom from json_each($4))";
+                       where app_id = $1 and feed = $2 and device_id in (select atom from jsonb_each($4))";
             self.tx.execute(sql, (app, Word(feed.clone()), erasure.through.0, rows(&devices)?)).await?;
             follows::find_levels_anew(self.tx, self.app, &devices, std::slice::from_ref(feed), self.now).await?;
             self.left -= devices.len() as i64 * ROWS_EACH;
@@ -172,7 +172,7 @@ impl Chunk<'_> {
 
     async fn attempts(&mut self, devices: &[Word<DeviceId>], until: Option<&Erasure>) -> Result<()> {
         let sql = "delete from attempts where app_id = $1 and id in (
-                     select t.id from json_each($2) r cross join attempts t
+                     select t.id from jsonb_each($2) r cross join attempts t
                      where t.app_id = $1 and t.device_id = r.atom and t.started_at <= $4 limit $3)";
         self.removed.attempts += self.delete_until(sql, devices, until).await?;
         Ok(())
@@ -180,7 +180,7 @@ impl Chunk<'_> {
 
     async fn timeline(&mut self, devices: &[Word<DeviceId>], until: Option<&Erasure>) -> Result<()> {
         let sql = "delete from timeline where app_id = $1 and (device_id, id) in (
-                     select t.device_id, t.id from json_each($2) r cross join timeline t
+                     select t.device_id, t.id from jsonb_each($2) r cross join timeline t
                      where t.app_id = $1 and t.device_id = r.atom and t.at <= $4 limit $3)";
         self.removed.timeline += self.delete_until(sql, devices, until).await?;
         Ok(())
@@ -195,7 +195,7 @@ impl Chunk<'_> {
             accepted_at: i64,
         }
         let (app, feeds) = (Word(self.app), rows(feeds)?);
-        let sql = "select e.position, e.id, e.accepted_at from json_each($2) r cross join events e
+        let sql = "select e.position, e.id, e.accepted_at from jsonb_each($2) r cross join events e
                    where e.app_id = $1 and e.feed = r.atom and e.position <= $3 limit $4";
         while self.left > 0 {
             let limit = (self.left / ROWS_EACH).max(1);
@@ -209,23 +209,23 @@ impl Chunk<'_> {
                 doomed.map(|(position, id, accepted_at)| Doomed { position, id: id.0, accepted_at }).collect();
             let doomed = rows(&doomed)?;
             let sql = "delete from fanouts where app_id = $1 and position in (
-                         select cast(value->>'position' as bigint) from json_each($2))";
+                         select cast(value->>'position' as bigint) from jsonb_each($2))";
             let fanouts = self.tx.execute(sql, (app, doomed.clone())).await?;
             // A record bears the time of its events, and has an index by it.
             let sql = "delete from idempotency where app_id = $1 and key in (
-                         select i.key from json_each($2) r cross join idempotency i
+                         select i.key from jsonb_each($2) r cross join idempotency i
                          where i.accepted_at = cast(r.value->>'accepted_at' as bigint) and i.app_id = $1
                            and i.event_ids like '%\"' || (r.value->>'id') || '\"%')";
             let keys = self.tx.execute(sql, (app, doomed.clone())).await?;
             let sql = "delete from events where app_id = $1 and position in (
-                         select cast(value->>'position' as bigint) from json_each($2))";
+                         select cast(value->>'position' as bigint) from jsonb_each($2))";
             let events = self.tx.execute(sql, (app, doomed)).await?;
             self.removed.events += events;
             self.removed.idempotency_keys += keys;
             self.left -= (fanouts + keys + events) as i64;
         }
         if self.left > 0 {
-            let sql = "delete from feed_drops where app_id = $1 and feed in (select atom from json_each($2))
+            let sql = "delete from feed_drops where app_id = $1 and feed in (select atom from jsonb_each($2))
                          and dropped_through <= $3";
             self.left -= self.tx.execute(sql, (app, feeds, through.0)).await? as i64;
         }
@@ -246,7 +246,7 @@ impl Chunk<'_> {
             follows::remove(self.tx, self.app, &devices, std::slice::from_ref(feed), self.now).await?;
             // A call under way keeps its lease, but not the name; should it have to be repeated, its time is over.
             let sql = "update levels set wake_feed = null, wake_expires_at = $4
-                       where app_id = $1 and device_id in (select atom from json_each($2)) and wake_feed = $3";
+                       where app_id = $1 and device_id in (select atom from jsonb_each($2)) and wake_feed = $3";
             let values = (Word(self.app), rows(&devices)?, Word(feed.clone()), self.now.as_ms());
             self.tx.execute(sql, values).await?;
             self.removed.follows += devices.len() as u64;

@@ -230,7 +230,7 @@ async fn counters(tx: &mut Tx, batch: &[Accept]) -> Result<HashMap<AppId, i64>> 
     apps.sort_by_key(|app| app.uuid());
     apps.dedup();
     let sql = locking!(
-        "select id, head from apps where id in (select atom from json_each($1)) and deleted_at is null order by id",
+        "select id, head from apps where id in (select atom from jsonb_each($1)) and deleted_at is null order by id",
         "for no key update"
     );
     let found: Vec<(Word<AppId>, i64)> = tx.fetch_all(sql, (rows(&apps)?,)).await?;
@@ -240,7 +240,7 @@ async fn counters(tx: &mut Tx, batch: &[Accept]) -> Result<HashMap<AppId, i64>> 
 /// Moves the counters on.
 async fn advance(tx: &mut Tx, counters: HashMap<AppId, i64>) -> Result<()> {
     let heads: Vec<(AppId, i64)> = counters.into_iter().collect();
-    let sql = "update apps set head = cast(r.value->>1 as bigint) from json_each($1) r where apps.id = r.value->>0";
+    let sql = "update apps set head = cast(r.value->>1 as bigint) from jsonb_each($1) r where apps.id = r.value->>0";
     tx.execute(sql, (rows(&heads)?,)).await?;
     Ok(())
 }
@@ -283,7 +283,7 @@ async fn recorded(tx: &mut Tx, now: Timestamp, batch: &[Accept]) -> Result<HashM
     }
     type Row = (Word<AppId>, String, String, Json<Vec<EventId>>, i64, i64);
     let sql = "select i.app_id, i.key, i.fingerprint, i.event_ids, i.first_position, i.accepted_at
-               from json_each($1) r cross join idempotency i where i.app_id = r.value->>'app' and i.key = r.value->>'key'
+               from jsonb_each($1) r cross join idempotency i where i.app_id = r.value->>'app' and i.key = r.value->>'key'
                  and i.accepted_at > $2";
     let found: Vec<Row> = tx.fetch_all(sql, (rows(&keys)?, (now - IDEMPOTENCY_KEPT).as_ms())).await?;
     let record = |(app, key, fingerprint, event_ids, first_position, accepted_at): Row| {
@@ -300,7 +300,7 @@ async fn insert_records(tx: &mut Tx, records: &[RecordValues]) -> Result<()> {
     let sql = "insert into idempotency (app_id, key, fingerprint, event_ids, first_position, accepted_at)
                select value->>'app', value->>'key', value->>'fingerprint', value->>'event_ids',
                       cast(value->>'first_position' as bigint), cast(value->>'accepted_at' as bigint)
-               from json_each($1) where true
+               from jsonb_each($1) where true
                on conflict (app_id, key) do update set fingerprint = excluded.fingerprint,
                    event_ids = excluded.event_ids, first_position = excluded.first_position,
                    accepted_at = excluded.accepted_at";
@@ -372,7 +372,7 @@ async fn insert(tx: &mut Tx, events: &[serde_json::Value]) -> Result<()> {
                    value->>'key', value->>'op', value->>'href', value->>'data', cast(value->>'occurred_at' as bigint),
                    cast(value->>'accepted_at' as bigint), cast(value->>'expires_at' as bigint), value->>'wake',
                    value->>'wake_class', value->>'cancel_on', cast(value->>'bytes' as bigint), value->>'traceparent'
-               from json_each($1)";
+               from jsonb_each($1)";
     tx.execute(sql, (rows(events)?,)).await?;
     Ok(())
 }

@@ -79,7 +79,7 @@ macro_rules! raise_levels {
                      cast(r.value->>'expires_at' as bigint) as expires_at, l.feed as feed_before,
                      l.expires_at as expires_before,
                      case when l.head > ", reached!(), " then 1 else 0 end as waited
-                 from json_each($1) r
+                 from jsonb_each($1) r
                  cross join follows f
                  join devices d on d.app_id = f.app_id and d.id = f.device_id
                  join apps a on a.id = f.app_id
@@ -109,7 +109,7 @@ macro_rules! count_events {
     ($followers:literal) => {
         concat!(
             "select f.app_id, d.transport, r.value->>'class', count(*)
-             from json_each($1) r
+             from jsonb_each($1) r
              cross join follows f
              join devices d on d.app_id = f.app_id and d.id = f.device_id
              where f.app_id = r.value->>'app' and f.feed = r.value->>'feed'
@@ -150,7 +150,7 @@ pub(super) async fn begin(tx: &mut Tx, raises: Vec<Raise>, chunk: u32, now: Time
     let sql = "select r.value->>'app', r.value->>'feed',
                    (select count(*) from (select 1 from follows f where f.app_id = r.value->>'app' and f.feed = r.value->>'feed'
                                           limit $2) as counted)
-               from json_each($1) r";
+               from jsonb_each($1) r";
     let counts: Vec<(Word<AppId>, Word<FeedName>, i64)> =
         tx.fetch_all(sql, (rows(&feeds)?, i64::from(chunk) + 1)).await?;
     let followers: HashMap<Feed, i64> =
@@ -173,7 +173,7 @@ pub(super) async fn begin(tx: &mut Tx, raises: Vec<Raise>, chunk: u32, now: Time
     }
     if !later.is_empty() {
         let sql = "insert into fanouts (app_id, position, after_device)
-                   select value->>'app', cast(value->>'position' as bigint), '' from json_each($1)";
+                   select value->>'app', cast(value->>'position' as bigint), '' from jsonb_each($1)";
         tx.execute(sql, (rows(&later)?,)).await?;
     }
     Ok(())

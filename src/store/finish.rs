@@ -175,7 +175,7 @@ async fn present<'a>(
     let keys: Vec<Key> = calls.map(|call| Key { app: call.app, device: call.device, class: call.class }).collect();
     levels::hold(tx, keys.iter().map(|key| (key.app, key.device))).await?;
     let sql = select_standings!(
-        "json_each($1) r cross join levels l"
+        "jsonb_each($1) r cross join levels l"
         "where l.app_id = r.value->>'app' and l.device_id = r.value->>'device' and l.class = r.value->>'class'
            and d.app_id = l.app_id and d.id = l.device_id"
     );
@@ -376,7 +376,7 @@ async fn tell_background(tx: &mut Tx, told: &[ToldOther]) -> Result<()> {
             reached!("levels"),
             " then cast(r.value->>'unanswered' as bigint) else levels.wakes_unfetched end,
                  rewake_from = case when levels.wakes_unfetched = 0 then cast(r.value->>'at' as bigint) else levels.rewake_from end
-             from json_each($1) r
+             from jsonb_each($1) r
              where levels.app_id = r.value->>'app' and levels.device_id = r.value->>'device'
                and levels.class = 'background' and levels.told < cast(r.value->>'told' as bigint)"
         );
@@ -389,7 +389,7 @@ async fn tell_background(tx: &mut Tx, told: &[ToldOther]) -> Result<()> {
                    select value->>'app', value->>'device', 'background', 0, 0, 0, cast(value->>'told' as bigint),
                        cast(value->>'at' as bigint), cast(value->>'at' as bigint), cast(value->>'unanswered' as bigint),
                        cast(value->>'budget_full_at' as bigint)
-                   from json_each($1) where true
+                   from jsonb_each($1) where true
                    on conflict (app_id, device_id, class) do update set
                        told = case when excluded.told > levels.told then excluded.told else levels.told end,
                        told_at = excluded.told_at, rewake_from = excluded.rewake_from,
@@ -406,7 +406,7 @@ async fn change_statuses(tx: &mut Tx, changes: &[StatusChange<'_>], now: Timesta
     }
     let sql = "update devices set status = r.value->>'status', status_reason = r.value->>'reason', status_at = $2,
                    verdict = r.value->>'verdict'
-               from json_each($1) r where devices.app_id = r.value->>'app' and devices.id = r.value->>'device'";
+               from jsonb_each($1) r where devices.app_id = r.value->>'app' and devices.id = r.value->>'device'";
     tx.execute(sql, (rows(changes)?, now.as_ms())).await?;
     Ok(())
 }

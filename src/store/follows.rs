@@ -117,7 +117,7 @@ pub(super) async fn add(tx: &mut Tx, device: &Device, feeds: &[FeedName]) -> Res
     let first = counter - feeds.len() as i64 + 1;
     let new: Vec<_> = feeds.iter().zip(first..).map(|(feed, since)| New { feed, since }).collect();
     let sql = "insert into follows (app_id, device_id, feed, since)
-               select $1, $2, value->>'feed', cast(value->>'since' as bigint) from json_each($3) where true
+               select $1, $2, value->>'feed', cast(value->>'since' as bigint) from jsonb_each($3) where true
                on conflict (app_id, device_id, feed) do nothing";
     tx.execute(sql, (Word(device.app), Word(device.id), rows(&new)?)).await?;
     Ok(Position(counter))
@@ -134,8 +134,8 @@ pub(super) async fn remove(
     if feeds.is_empty() {
         return Ok(());
     }
-    let sql = "delete from follows where app_id = $1 and device_id in (select atom from json_each($2))
-                 and feed in (select atom from json_each($3))";
+    let sql = "delete from follows where app_id = $1 and device_id in (select atom from jsonb_each($2))
+                 and feed in (select atom from jsonb_each($3))";
     if tx.execute(sql, (Word(app), rows(devices)?, rows(feeds)?)).await? == 0 {
         return Ok(());
     }
@@ -177,22 +177,22 @@ pub(super) async fn find_levels_anew(
                   and e.wake_class = levels.class and e.cancel_on = 'never'
                   and e.position > levels.told and e.position <= levels.sticky_head
             ), 0),
-            feed = case when levels.feed in (select atom from json_each($3)) then null else levels.feed end
-         where app_id = $1 and device_id in (select atom from json_each($2))"
+            feed = case when levels.feed in (select atom from jsonb_each($3)) then null else levels.feed end
+         where app_id = $1 and device_id in (select atom from jsonb_each($2))"
     );
     tx.execute(sql, (app, devices.clone(), feeds.clone())).await?;
     // An open wake about a feed that was left makes room; one that nothing is left for ends.
     let sql = concat!(
         "update levels set due_at = $4, ",
         close_wake!(),
-        " where app_id = $1 and device_id in (select atom from json_each($2)) and lease is null and wake_id is not null
-            and wake_feed in (select atom from json_each($3))"
+        " where app_id = $1 and device_id in (select atom from jsonb_each($2)) and lease is null and wake_id is not null
+            and wake_feed in (select atom from jsonb_each($3))"
     );
     tx.execute(sql, (app, devices.clone(), feeds, now.as_ms())).await?;
     let sql = concat!(
         "update levels set due_at = null, ",
         close_wake!(),
-        " where app_id = $1 and device_id in (select atom from json_each($2)) and lease is null
+        " where app_id = $1 and device_id in (select atom from jsonb_each($2)) and lease is null
            and sticky_head <= told and head <= ",
         reached!("levels"),
         ""

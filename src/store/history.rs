@@ -238,7 +238,7 @@ pub(super) async fn begin(tx: &mut Tx, calls: &[Call]) -> Result<()> {
                select value->>'app', value->>'id', value->>'wake', value->>'device', value->>'transport', value->>'class',
                    cast(value->>'tries' as bigint), cast(value->>'after' as bigint), cast(value->>'head' as bigint),
                    cast(value->>'token_version' as bigint), cast(value->>'started_at' as bigint)
-               from json_each($1)";
+               from jsonb_each($1)";
     tx.execute(sql, (rows(&begun)?,)).await?;
     Ok(())
 }
@@ -286,7 +286,7 @@ pub(super) async fn complete(tx: &mut Tx, answers: &[Answer<'_>]) -> Result<Hash
                      status = cast(r.value->>'status' as bigint), reason = r.value->>'reason',
                      provider_id = r.value->>'provider_id', retry_at = cast(r.value->>'retry_at' as bigint),
                      bytes = cast(r.value->>'bytes' as bigint)
-                 from json_each($1) r
+                 from jsonb_each($1) r
                  where attempts.app_id = r.value->>'app' and attempts.id = r.value->>'id' ",
                 $rest
             )
@@ -315,7 +315,7 @@ pub(super) async fn give_up(tx: &mut Tx, lost: &[Lost<'_>]) -> Result<()> {
         return Ok(());
     }
     let sql = "update attempts set outcome = 'unknown', reason = 'no answer was recorded before the lease ended'
-               from json_each($1) r
+               from jsonb_each($1) r
                where attempts.app_id = r.value->>'app' and attempts.id = r.value->>'attempt' and attempts.outcome is null
                returning attempts.app_id, attempts.transport, attempts.class, attempts.started_at";
     type Row = (Word<AppId>, Word<Transport>, Word<Class>, i64);

@@ -107,12 +107,12 @@ impl Store {
         let doomed = rows(&doomed)?;
         let mut tx = self.db().begin_unhurried().await?;
         let sql = "insert into feed_drops (app_id, feed, dropped_through)
-                   select $1, value->>1, max(cast(value->>0 as bigint)) from json_each($2) where true group by value->>1
+                   select $1, value->>1, max(cast(value->>0 as bigint)) from jsonb_each($2) where true group by value->>1
                    on conflict (app_id, feed) do update set dropped_through = excluded.dropped_through
                    where excluded.dropped_through > feed_drops.dropped_through";
         tx.execute(sql, (Word(app), doomed.clone())).await?;
         let sql = "delete from events where app_id = $1 and position in
-                     (select cast(value->>0 as bigint) from json_each($2))";
+                     (select cast(value->>0 as bigint) from jsonb_each($2))";
         let dropped = tx.execute(sql, (Word(app), doomed)).await?;
         tx.commit().await?;
         Ok(dropped)
@@ -124,14 +124,14 @@ impl Store {
         let sql = "select id from attempts where app_id = $1 and started_at < $2 order by started_at limit $3";
         let attempts: Vec<(String,)> = self.db().fetch_all(sql, values).await?;
         if !attempts.is_empty() {
-            let sql = "delete from attempts where app_id = $1 and id in (select value->>0 from json_each($2))";
+            let sql = "delete from attempts where app_id = $1 and id in (select value->>0 from jsonb_each($2))";
             self.db().execute(sql, (Word(app), rows(&attempts)?)).await?;
         }
         let sql = "select device_id, id from timeline where app_id = $1 and at < $2 order by at limit $3";
         let moments: Vec<(String, String)> = self.db().fetch_all(sql, values).await?;
         if !moments.is_empty() {
             let sql = "delete from timeline where app_id = $1 and (device_id, id) in
-                         (select value->>0, value->>1 from json_each($2))";
+                         (select value->>0, value->>1 from jsonb_each($2))";
             self.db().execute(sql, (Word(app), rows(&moments)?)).await?;
         }
         Ok(attempts.len().max(moments.len()) as u64)

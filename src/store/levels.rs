@@ -164,11 +164,11 @@ impl Level {
 /// Holds devices and their levels until the transaction ends: devices first, each kind in the order of its key (decision 8).
 pub(super) async fn hold(tx: &mut Tx, devices: impl IntoIterator<Item = (AppId, DeviceId)>) -> Result<()> {
     let keys = rows(&devices.into_iter().collect::<Vec<_>>())?;
-    let sql = "select d.id from json_each($1) r cross join devices d
+    let sql = "select d.id from jsonb_each($1) r cross join devices d
                where d.app_id = r.value->>0 and d.id = r.value->>1
                order by d.app_id, d.id for update of d";
     tx.lock(sql, (keys.clone(),)).await?;
-    let sql = "select l.device_id from json_each($1) r cross join levels l
+    let sql = "select l.device_id from jsonb_each($1) r cross join levels l
                where l.app_id = r.value->>0 and l.device_id = r.value->>1
                order by l.app_id, l.device_id, l.class for update of l";
     tx.lock(sql, (keys,)).await?;
@@ -191,7 +191,7 @@ pub(super) async fn write(tx: &mut Tx, levels: &[Level]) -> Result<()> {
                    wake_feed = r.value->>'wake_feed', wake_expires_at = cast(r.value->>'wake_expires_at' as bigint),
                    wake_cancel_on = r.value->>'wake_cancel_on', wake_class = r.value->>'wake_class',
                    tries = cast(r.value->>'tries' as bigint), lease = r.value->>'lease'
-               from json_each($1) r
+               from jsonb_each($1) r
                where levels.app_id = r.value->>'app_id' and levels.device_id = r.value->>'device_id'
                  and levels.class = r.value->>'class'";
     tx.execute(sql, (rows(levels)?,)).await?;
@@ -203,7 +203,7 @@ pub(super) async fn look_again(tx: &mut Tx, app: AppId, devices: &[DeviceId], no
     // What it waited for stays noted, so that a wait that goes on is not told anew.
     let sql = concat!(
         "update levels set due_at = $3, passed = 0
-         from json_each($2) r cross join devices d cross join apps a
+         from jsonb_each($2) r cross join devices d cross join apps a
          where d.app_id = $1 and d.id = r.atom and a.id = d.app_id
            and levels.app_id = d.app_id and levels.device_id = d.id
            and levels.lease is null and levels.expires_at > $3 and (levels.due_at is null or levels.due_at > $3)

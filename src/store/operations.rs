@@ -145,7 +145,7 @@ impl Store {
             return Ok(());
         }
         let erased: Vec<_> = erased.into_iter().map(|(app, id)| Key { app, id }).collect();
-        let sql = "update operations set finished_at = $2 from json_each($1) r
+        let sql = "update operations set finished_at = $2 from jsonb_each($1) r
                    where operations.app_id = r.value->>'app' and operations.id = r.value->>'id'
                      and operations.finished_at is null";
         self.db().execute(sql, (rows(&erased)?, self.inner.clock.now().as_ms())).await?;

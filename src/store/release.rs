@@ -163,14 +163,14 @@ struct Window {
 
 const IN_QUESTION: &str = "select d.id from devices d
     where d.app_id = $1 and d.transport = $2 and d.environment = $3 and d.status_at >= $4 and d.status_at <= $5
-      and d.verdict is not null and d.status in (select atom from json_each($6)) limit $7";
+      and d.verdict is not null and d.status in (select atom from jsonb_each($6)) limit $7";
 
 const RESTORE: &str = "update devices set status = 'active', status_reason = null, verdict = null, status_at = $4
-    where app_id = $1 and id in (select atom from json_each($2)) and verdict is not null
-      and status in (select atom from json_each($3))
+    where app_id = $1 and id in (select atom from jsonb_each($2)) and verdict is not null
+      and status in (select atom from jsonb_each($3))
     returning id";
 
 const CONFIRM: &str = "update devices set status = 'gone', status_at = $4
-    where app_id = $1 and id in (select atom from json_each($2)) and verdict is not null
-      and status in (select atom from json_each($3))
+    where app_id = $1 and id in (select atom from jsonb_each($2)) and verdict is not null
+      and status in (select atom from jsonb_each($3))
     returning id";

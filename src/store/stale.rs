@@ -96,7 +96,7 @@ impl Store {
         let mut tx = self.db().begin_unhurried().await?;
         levels::hold(&mut tx, changes.iter().map(|change| (change.app, change.device))).await?;
         let sql = "update devices set status = r.value->>'status', status_reason = r.value->>'reason', status_at = $2, verdict = null
-                   from json_each($1) r
+                   from jsonb_each($1) r
                    where devices.app_id = r.value->>'app' and devices.id = r.value->>'device'
                      and devices.status = r.value->>'before' and devices.seen_at = cast(r.value->>'seen_at' as bigint)
                    returning devices.app_id, devices.id, devices.status, devices.status_reason";

@@ -81,7 +81,7 @@ impl Store {
         let sql = "select what, transport, class, cast(sum(n) as bigint),
                        cast(sum(case when at < $4 then n else 0 end) as bigint)
                    from tallies
-                   where app_id = $1 and what in (select atom from json_each($2)) and at >= $3
+                   where app_id = $1 and what in (select atom from jsonb_each($2)) and at >= $3
                    group by what, transport, class";
         let all: Vec<Tally> = Tally::all().collect();
         let values = (Word(app), rows(&all)?, since.as_ms(), settled_before(now).as_ms());

@@ -57,7 +57,7 @@ impl Tallies {
         let sql = "insert into tallies (app_id, what, at, transport, class, n)
                    select value->>'app', value->>'what', cast(value->>'at' as bigint), value->>'transport', value->>'class',
                        cast(value->>'n' as bigint)
-                   from json_each($1) where true
+                   from jsonb_each($1) where true
                    on conflict (app_id, what, at, transport, class) do update set n = tallies.n + excluded.n";
         tx.execute(sql, (rows(&counts)?,)).await?;
         Ok(())
@@ -69,7 +69,7 @@ impl Store {
     pub(super) async fn drop_tallies(&self, now: Timestamp, chunk: i64) -> Result<u64> {
         let sql = "delete from tallies where (app_id, what, at, transport, class) in
                      (select app_id, what, at, transport, class from tallies
-                      where what in (select atom from json_each($1)) and at < $2 limit $3)";
+                      where what in (select atom from jsonb_each($1)) and at < $2 limit $3)";
         let all: Vec<Tally> = Tally::all().collect();
         Ok(self.db().execute(sql, (rows(&all)?, (now - KEPT).as_ms(), chunk)).await?)
     }

@@ -108,7 +108,7 @@ pub(super) async fn add(tx: &mut Tx, moments: &[NewMoment]) -> Result<()> {
     }
     let sql = "insert into timeline (app_id, device_id, id, at, what)
                select value->>'app', value->>'device', value->>'id', cast(value->>'at' as bigint), value->>'what'
-               from json_each($1)";
+               from jsonb_each($1)";
     tx.execute(sql, (rows(moments)?,)).await?;
     Ok(())
 }

@@ -125,7 +125,7 @@ pub(super) async fn write(db: &Db, now: Timestamp, batch: &[Visit]) -> Result<Ve
                    status_reason = case when devices.status in ('quarantined', 'stale') then null else devices.status_reason end,
                    verdict = case when devices.status in ('quarantined', 'stale') then null else devices.verdict end,
                    status = case when devices.status in ('quarantined', 'stale') then 'active' else devices.status end
-               from json_each($1) v
+               from jsonb_each($1) v
                where devices.app_id = v.value->>'app' and devices.id = v.value->>'device'";
     tx.execute(sql, (rows(&devices)?, now.as_ms())).await?;
     levels::write(&mut tx, &levels).await?;
@@ -250,7 +250,7 @@ fn keys(visits: &[Visit]) -> Result<String> {
 /// The classes of the wakes that visits name, as far as these devices have been sent them. A wake's calls are made after it: the first five
 /// digits of an id are its time to nine hours, and lead to the days that they may be kept in.
 async fn wakes(tx: &mut Tx, keys: &str) -> Result<HashMap<(DeviceId, WakeId), Class>> {
-    let sql = "select t.device_id, t.wake_id, t.class from json_each($1) v cross join attempts t
+    let sql = "select t.device_id, t.wake_id, t.class from jsonb_each($1) v cross join attempts t
                where t.app_id = v.value->>'app' and t.wake_id = v.value->>'wake' and t.device_id = v.value->>'device'
                  and t.id >= 'att_' || substr(v.value->>'wake', 6, 5)";
     let found: Vec<(Word<DeviceId>, Word<WakeId>, Word<Class>)> = tx.fetch_all(sql, (keys.to_owned(),)).await?;
@@ -259,7 +259,7 @@ async fn wakes(tx: &mut Tx, keys: &str) -> Result<HashMap<(DeviceId, WakeId), Cl
 
 async fn befores(tx: &mut Tx, keys: &str) -> Result<HashMap<DeviceId, Before>> {
     let sql = "select d.id, d.transport, a.confirm, d.status, d.fetched, d.acked, d.missed
-               from json_each($1) v cross join devices d join apps a on a.id = d.app_id
+               from jsonb_each($1) v cross join devices d join apps a on a.id = d.app_id
                where d.app_id = v.value->>'app' and d.id = v.value->>'device'";
     let found: Vec<Before> = tx.fetch_all(sql, (keys.to_owned(),)).await?;
     Ok(found.into_iter().map(|before| (before.id.0, before)).collect())
@@ -269,7 +269,7 @@ async fn levels_of(tx: &mut Tx, keys: &str) -> Result<HashMap<DeviceId, Vec<Leve
     let sql = concat!(
         "select ",
         level_columns!(),
-        " from json_each($1) v cross join levels l
+        " from jsonb_each($1) v cross join levels l
          where l.app_id = v.value->>'app' and l.device_id = v.value->>'device' order by l.class"
     );
     let mut of_devices: HashMap<DeviceId, Vec<Level>> = HashMap::new();

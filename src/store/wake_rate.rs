@@ -93,7 +93,7 @@ impl Store {
                        coalesce(cast(sum(case when t.what = $3 and t.at >= $5 then t.n end) as bigint), 0) as hour_fetched,
                        coalesce(cast(sum(case when t.what = $2 and t.at < $5 then t.n end) as bigint), 0) as week_wakes,
                        coalesce(cast(sum(case when t.what = $3 and t.at < $5 then t.n end) as bigint), 0) as week_fetched
-                   from json_each($1) r
+                   from jsonb_each($1) r
                    left join tallies t on t.app_id = r.value->>'app' and t.what in ($2, $3) and t.at >= $4 and t.at < $6
                      and t.transport = r.value->>'transport'
                    group by r.value->>'app', r.value->>'transport'";

@@ -9,11 +9,15 @@ use sqlx::{
 };
 
 use super::{
-    migrations, value,
-    writer::{self, Writer},
+    checkpoint, migrations, value,
+    writer::{self, Commits, Writer},
 };
 
 const READERS: u32 = 4;
+/// Rows that a statement may be ahead of who reads them. At sqlx's 50 it stops in the middle of each larger batch.
+const ROWS_AHEAD: usize = 1_024;
+/// The WAL is written back aside; should that fail, the writer does it itself at this many pages (256 MiB).
+const WAL_PAGES: &str = "65536";
 /// Result code: another connection has locked the database.
 const SQLITE_BUSY: &str = "5";
 /// How long a writer waits for another process, such as a backup.
@@ -28,7 +32,7 @@ const COMPACTED_BYTES: i64 = 16 * 1024 * 1024;
 pub struct File {
     readers: SqlitePool,
     writer: Writer,
-    /// Takes out of the files what has been deleted, on its own terms: it holds the writer up, so it does not wait long.
+    /// Writes the WAL back, and takes out of the files what has been deleted: it holds the writer up, so it does not wait long.
     cleaner: SqlitePool,
 }
 
@@ -43,6 +47,8 @@ impl File {
             .foreign_keys(true)
             // What is erased is overwritten, not only forgotten.
             .pragma("secure_delete", "on")
+            .pragma("wal_autocheckpoint", WAL_PAGES)
+            .row_buffer_size(ROWS_AHEAD)
             .busy_timeout(BUSY_TIMEOUT);
         let connection = SqliteConnection::connect_with(&options).await;
         let mut connection = connection.with_context(|| format!("cannot open the database {url}"))?;
@@ -51,6 +57,7 @@ impl File {
         let writer = Writer::new(options.clone(), connection);
         let cleaner = SqlitePoolOptions::new().max_connections(1);
         let cleaner = cleaner.connect_lazy_with(options.clone().busy_timeout(CLEANER_TIMEOUT));
+        write_back_aside(cleaner.clone(), writer.commits().await);
         let readers = SqlitePoolOptions::new().max_connections(READERS);
         let readers = readers.connect_lazy_with(options.pragma("query_only", "on"));
         Ok(Self { readers, writer, cleaner })
@@ -131,6 +138,11 @@ pub async fn copy(url: &str, file: &Path) -> anyhow::Result<()> {
     unfinished.persist_noclobber(file).with_context(taken)?;
     std::fs::File::open(folder)?.sync_all()?;
     Ok(())
+}
+
+#[expect(clippy::disallowed_methods, reason = "it ends with the writer")]
+fn write_back_aside(connections: SqlitePool, commits: Commits) {
+    tokio::spawn(checkpoint::run(connections, commits));
 }
 
 /// Whether the file is there.

@@ -82,7 +82,7 @@ values!(A B C D E F G H);
 values!(A B C D E F G H I);
 values!(A B C D E F G H I J);
 
-/// A set of rows as one JSON array, for `json_each($1)`.
+/// A set of rows as one JSON array, for `jsonb_each($1)`.
 pub fn rows<T: Serialize>(rows: &[T]) -> Result<String> {
     serde_json::to_string(rows).map_err(|error| sqlx::Error::Encode(error.into()))
 }

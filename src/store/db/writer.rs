@@ -4,12 +4,12 @@
 //! line has seen it, and they are committed with it or not at all.
 
 use std::sync::{
-    Arc,
+    Arc, Weak,
     atomic::{AtomicUsize, Ordering},
 };
 
 use sqlx::{Connection, Error, Result, Sqlite, SqliteConnection, sqlite::SqliteConnectOptions};
-use tokio::sync::{Mutex, MutexGuard, Notify, OwnedMutexGuard, mpsc, oneshot};
+use tokio::sync::{Mutex, Notify, OwnedMutexGuard, mpsc, oneshot, watch};
 
 /// Those who want to write stand in line for the file.
 #[derive(Debug, Clone)]
@@ -41,16 +41,25 @@ pub struct Head {
     state: State,
     /// Who waits for the COMMIT.
     waiting: Vec<oneshot::Sender<Result<()>>>,
+    /// Turned after each COMMIT.
+    commits: watch::Sender<()>,
+}
+
+/// Tells of COMMITs for as long as there is somebody to write.
+#[derive(Debug)]
+pub struct Commits {
+    commits: watch::Receiver<()>,
+    line: Weak<Mutex<Head>>,
 }
 
 /// What the connection is in the middle of. It is noted before the statement that makes it so, for that may be broken off.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
     Idle,
-    /// In a transaction of the file, between two savepoints.
-    Begun,
-    /// In a savepoint: of whoever is at the head, or left behind by one that gave up.
+    /// In a savepoint of whoever is at the head, or left behind by one that gave up.
     Saved,
+    /// In a savepoint that is to be committed.
+    Kept,
 }
 
 /// A transaction; it rolls back unless committed.
@@ -85,7 +94,8 @@ impl Writer {
     /// A writer with its connection, which has to be open.
     pub fn new(options: SqliteConnectOptions, connection: SqliteConnection) -> Self {
         let connection = Some(connection);
-        let head = Head { options, connection, closed: false, state: State::Idle, waiting: Vec::new() };
+        let commits = watch::Sender::new(());
+        let head = Head { options, connection, closed: false, state: State::Idle, waiting: Vec::new(), commits };
         let line = Arc::new(Mutex::new(head));
         let committer = Committer::start(&line);
         Self { line, hurried: Arc::default(), committer }
@@ -122,10 +132,13 @@ impl Writer {
     }
 
     /// The head of the line, with everything committed: nobody writes until it is dropped.
-    pub async fn quiet(&self) -> MutexGuard<'_, Head> {
-        let mut head = self.line.lock().await;
-        head.commit().await;
-        head
+    pub async fn quiet(&self) -> OwnedMutexGuard<Head> {
+        quiet(&self.line).await
+    }
+
+    /// Tells of COMMITs from now on.
+    pub async fn commits(&self) -> Commits {
+        Commits { commits: self.line.lock().await.commits.subscribe(), line: Arc::downgrade(&self.line) }
     }
 
     /// Commits, and ends the connection. Nobody begins after that.
@@ -137,6 +150,24 @@ impl Writer {
         {
             tracing::warn!(%error, "the database was not closed as it should be");
         }
+    }
+}
+
+async fn quiet(line: &Line) -> OwnedMutexGuard<Head> {
+    let mut head = Arc::clone(line).lock_owned().await;
+    head.commit().await;
+    head
+}
+
+impl Commits {
+    /// Waits for the next COMMIT; answers whether there can be one.
+    pub async fn wait(&mut self) -> bool {
+        self.commits.changed().await.is_ok()
+    }
+
+    /// As [`Writer::quiet`], if there is somebody left to write.
+    pub async fn quiet(&self) -> Option<OwnedMutexGuard<Head>> {
+        Some(quiet(&self.line.upgrade()?).await)
     }
 }
 
@@ -180,40 +211,33 @@ impl Head {
         if self.connection.is_none() {
             self.connection = Some(SqliteConnection::connect_with(&self.options).await?);
         }
-        if self.state == State::Idle {
-            self.state = State::Begun;
-            self.execute("begin immediate").await?;
-        }
+        let sql = match self.state {
+            State::Idle => "begin immediate; savepoint one",
+            State::Saved | State::Kept => "release one; savepoint one",
+        };
         self.state = State::Saved;
-        self.execute("savepoint one").await
+        self.execute(sql).await
     }
 
-    /// Ends the savepoint; the answer comes with the COMMIT.
-    async fn release(&mut self) -> Result<oneshot::Receiver<Result<()>>> {
-        self.state = State::Begun;
-        if let Err(error) = self.execute("release one").await {
-            self.fail(&error);
-            return Err(error);
-        }
+    /// What has been written in the savepoint is to be committed; the answer comes with the COMMIT.
+    fn keep(&mut self) -> oneshot::Receiver<Result<()>> {
+        self.state = State::Kept;
         let (waits, committed) = oneshot::channel();
         self.waiting.push(waits);
-        Ok(committed)
+        committed
     }
 
     async fn commit(&mut self) {
-        if self.state == State::Idle {
-            return;
-        }
-        let committed = async {
-            if self.state == State::Saved {
-                self.execute("rollback to one").await?;
-            }
-            self.execute("commit").await
+        let sql = match self.state {
+            State::Idle => return,
+            State::Saved => "rollback to one; commit",
+            State::Kept => "commit",
         };
-        match committed.await {
+        match self.execute(sql).await {
             Ok(()) => {
                 self.state = State::Idle;
                 self.waiting.drain(..).for_each(|waits| drop(waits.send(Ok(()))));
+                self.commits.send_replace(());
             }
             Err(error) => self.fail(&error),
         }
@@ -248,7 +272,7 @@ impl Tx {
 
     /// Lets the next one go on, and waits until it is on the disk.
     pub async fn commit(mut self) -> Result<()> {
-        let committed = self.head()?.release().await?;
+        let committed = self.head()?.keep();
         // Of those who could share the COMMIT nobody else is waited for.
         let at_once = self.hurry.as_ref().is_some_and(Hurry::is_the_only_one);
         if at_once && let Some(head) = self.head.take() {

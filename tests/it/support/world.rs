@@ -235,6 +235,11 @@ impl World {
         self.relay().store().claim_due(&shares, Queue::Express, &mut Resting::default()).await.unwrap().calls
     }
 
+    /// When something is next due, if anything is.
+    pub async fn next_due(&self) -> Option<Timestamp> {
+        self.relay().store().due().await.unwrap().into_iter().map(|(_, at)| at).min()
+    }
+
     /// Turns the clock and lets what has become due happen.
     pub async fn later(&self, by: Duration) {
         self.clock.advance(by);
