@@ -30,7 +30,7 @@ async fn write_back(connections: &SqlitePool, commits: &Commits) -> Result<()> {
     }
     checkpoint(connections, "pragma wal_checkpoint(passive)").await?;
     // While writing goes on there are always some pages more. For these few the writer is held up; then the WAL begins anew.
-    let _quiet = commits.quiet().await;
+    let _quiet = commits.quiet().await?;
     checkpoint(connections, "pragma wal_checkpoint(passive)").await?;
     Ok(())
 }

@@ -57,7 +57,7 @@ impl File {
         let writer = Writer::new(options.clone(), connection);
         let cleaner = SqlitePoolOptions::new().max_connections(1);
         let cleaner = cleaner.connect_lazy_with(options.clone().busy_timeout(CLEANER_TIMEOUT));
-        write_back_aside(cleaner.clone(), writer.commits().await);
+        write_back_aside(cleaner.clone(), writer.commits().await?);
         let readers = SqlitePoolOptions::new().max_connections(READERS);
         let readers = readers.connect_lazy_with(options.pragma("query_only", "on"));
         Ok(Self { readers, writer, cleaner })
@@ -85,7 +85,7 @@ impl File {
     /// rebuilt a fragmented page, its unused part may still hold copies of rows that have moved away; only writing the database anew
     /// takes them out, so that is done while it is small. In a large one they are rare, and go when their page fills again.
     pub async fn overwrite_deleted(&self) -> Result<bool> {
-        let _quiet = self.writer.quiet().await;
+        let _quiet = self.writer.quiet().await?;
         match self.clean().await {
             Err(sqlx::Error::Database(error)) if error.code().is_some_and(|code| code == SQLITE_BUSY) => Ok(false),
             cleaned => cleaned,
@@ -107,7 +107,9 @@ impl File {
     pub async fn close(&self) {
         self.readers.close().await;
         self.cleaner.close().await;
-        self.writer.close().await;
+        if let Err(error) = self.writer.close().await {
+            tracing::warn!(%error, "the database was not closed as it should be");
+        }
     }
 }
 

@@ -3,37 +3,60 @@
 //! Each is a savepoint in a transaction of the file. It is answered when that has been committed; until then nobody but its followers in
 //! line has seen it, and they are committed with it or not at all.
 
-use std::sync::{
-    Arc, Weak,
-    atomic::{AtomicUsize, Ordering},
+use std::{
+    collections::VecDeque,
+    sync::{Arc, Mutex, PoisonError, Weak},
 };
 
 use sqlx::{Connection, Error, Result, Sqlite, SqliteConnection, sqlite::SqliteConnectOptions};
-use tokio::sync::{Mutex, Notify, OwnedMutexGuard, mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot, watch};
+
+/// So many transactions share a COMMIT at most …
+const SHARED_BY: usize = 16;
+/// … and so many that somebody waits for go before one that nobody waits for.
+const GO_BEFORE: usize = 16;
 
 /// Those who want to write stand in line for the file.
 #[derive(Debug, Clone)]
 pub struct Writer {
-    line: Line,
-    /// How many of them somebody waits for.
-    hurried: Arc<AtomicUsize>,
-    committer: Committer,
+    line: Arc<Line>,
 }
 
-type Line = Arc<Mutex<Head>>;
-
-/// What has the committer commit; it ends with the last of these.
-#[derive(Debug, Clone)]
-struct Committer {
-    /// At once.
-    now: mpsc::Sender<OwnedMutexGuard<Head>>,
-    /// When its turn comes: it stands in line as well, so all who are before it share the COMMIT.
-    in_line: Arc<Notify>,
-}
-
-/// Who is at the head of the line has this.
 #[derive(Debug)]
-pub struct Head {
+struct Line(Mutex<Queue>);
+
+#[derive(Debug)]
+struct Queue {
+    /// If it is nobody's turn; then nobody waits.
+    free: Option<Box<Head>>,
+    hurried: VecDeque<oneshot::Sender<Turn>>,
+    unhurried: VecDeque<oneshot::Sender<Turn>>,
+    /// Hurried ones that have gone before the unhurried one who is next.
+    gone_before: usize,
+    /// Its task ends with the line.
+    committer: mpsc::Sender<Commission>,
+}
+
+/// To commit what has been written, and to give the turn back if somebody wants it; else it is the next one's.
+type Commission = (Turn, Option<oneshot::Sender<Turn>>);
+
+/// Who is to have the file next.
+enum Next {
+    Committer,
+    Waiting(oneshot::Sender<Turn>),
+    Nobody,
+}
+
+/// Whoever has this is at the head of the line; the next one is when it is dropped.
+#[derive(Debug)]
+pub struct Turn {
+    /// Gone when it has been passed on.
+    head: Option<Box<Head>>,
+    line: Arc<Line>,
+}
+
+#[derive(Debug)]
+struct Head {
     options: SqliteConnectOptions,
     /// One that has failed is not kept: closing it rolls back.
     connection: Option<SqliteConnection>,
@@ -41,15 +64,10 @@ pub struct Head {
     state: State,
     /// Who waits for the COMMIT.
     waiting: Vec<oneshot::Sender<Result<()>>>,
+    /// One of them is in a hurry.
+    hurried: bool,
     /// Turned after each COMMIT.
     commits: watch::Sender<()>,
-}
-
-/// Tells of COMMITs for as long as there is somebody to write.
-#[derive(Debug)]
-pub struct Commits {
-    commits: watch::Receiver<()>,
-    line: Weak<Mutex<Head>>,
 }
 
 /// What the connection is in the middle of. It is noted before the statement that makes it so, for that may be broken off.
@@ -57,73 +75,75 @@ pub struct Commits {
 enum State {
     Idle,
     /// In a savepoint of whoever is at the head, or left behind by one that gave up.
-    Saved,
+    Saved(Savepoint),
     /// In a savepoint that is to be committed.
-    Kept,
+    Kept(Savepoint),
+}
+
+/// Two names in turn: should a savepoint not have come about, nobody goes back to the one before it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Savepoint {
+    A,
+    B,
+}
+
+/// Whether somebody waits for a transaction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Hurry {
+    Yes,
+    No,
 }
 
 /// A transaction; it rolls back unless committed.
 pub struct Tx {
-    /// Gone when it is committed.
-    head: Option<OwnedMutexGuard<Head>>,
-    hurry: Option<Hurry>,
-    committer: Committer,
+    turn: Turn,
+    hurry: Hurry,
 }
 
-/// Somebody waits for this transaction.
-struct Hurry(Arc<AtomicUsize>);
-
-impl Hurry {
-    fn new(hurried: &Arc<AtomicUsize>) -> Self {
-        hurried.fetch_add(1, Ordering::Relaxed);
-        Self(Arc::clone(hurried))
-    }
-
-    fn is_the_only_one(&self) -> bool {
-        self.0.load(Ordering::Relaxed) == 1
-    }
-}
-
-impl Drop for Hurry {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
-    }
+/// Tells of COMMITs for as long as there is somebody to write.
+#[derive(Debug)]
+pub struct Commits {
+    commits: watch::Receiver<()>,
+    line: Weak<Line>,
 }
 
 impl Writer {
     /// A writer with its connection, which has to be open.
+    #[expect(clippy::disallowed_methods, reason = "it ends with the line, and whom it serves waits for its answers")]
     pub fn new(options: SqliteConnectOptions, connection: SqliteConnection) -> Self {
-        let connection = Some(connection);
-        let commits = watch::Sender::new(());
-        let head = Head { options, connection, closed: false, state: State::Idle, waiting: Vec::new(), commits };
-        let line = Arc::new(Mutex::new(head));
-        let committer = Committer::start(&line);
-        Self { line, hurried: Arc::default(), committer }
+        let head = Head {
+            options,
+            connection: Some(connection),
+            closed: false,
+            state: State::Idle,
+            waiting: Vec::new(),
+            hurried: false,
+            commits: watch::Sender::new(()),
+        };
+        // One turn is all there is.
+        let (committer, commissions) = mpsc::channel(1);
+        tokio::spawn(commit(commissions));
+        let (hurried, unhurried) = (VecDeque::new(), VecDeque::new());
+        let queue = Queue { free: Some(Box::new(head)), hurried, unhurried, gone_before: 0, committer };
+        Self { line: Arc::new(Line(Mutex::new(queue))) }
     }
 
-    /// Waits for everyone before it, and begins.
+    /// Begins when everyone who is in a hurry and was here before has had a turn.
     pub async fn begin(&self) -> Result<Tx> {
-        let hurry = Hurry::new(&self.hurried);
-        let head = Arc::clone(&self.line).lock_owned().await;
-        self.begin_at(head, Some(hurry)).await
+        self.begin_as(Hurry::Yes).await
     }
 
-    /// The same for one that nobody waits for: it goes back to the end of the line, once, for those who are waited for.
+    /// The same for one that nobody waits for: whoever is in a hurry goes first.
     pub async fn begin_unhurried(&self) -> Result<Tx> {
-        let mut head = Arc::clone(&self.line).lock_owned().await;
-        if self.hurried.load(Ordering::Relaxed) > 0 {
-            drop(head);
-            head = Arc::clone(&self.line).lock_owned().await;
-        }
-        self.begin_at(head, None).await
+        self.begin_as(Hurry::No).await
     }
 
-    async fn begin_at(&self, head: OwnedMutexGuard<Head>, hurry: Option<Hurry>) -> Result<Tx> {
+    async fn begin_as(&self, hurry: Hurry) -> Result<Tx> {
+        let mut tx = Tx { turn: self.line.turn(hurry).await?, hurry };
+        let head = tx.turn.head()?;
         if head.closed {
             return Err(Error::PoolClosed);
         }
-        let mut tx = Tx { head: Some(head), hurry, committer: self.committer.clone() };
-        let head = tx.head()?;
         if let Err(error) = head.begin().await {
             head.fail(&error);
             return Err(error);
@@ -132,31 +152,26 @@ impl Writer {
     }
 
     /// The head of the line, with everything committed: nobody writes until it is dropped.
-    pub async fn quiet(&self) -> OwnedMutexGuard<Head> {
-        quiet(&self.line).await
+    pub async fn quiet(&self) -> Result<Turn> {
+        self.line.quiet().await
     }
 
     /// Tells of COMMITs from now on.
-    pub async fn commits(&self) -> Commits {
-        Commits { commits: self.line.lock().await.commits.subscribe(), line: Arc::downgrade(&self.line) }
+    pub async fn commits(&self) -> Result<Commits> {
+        let commits = self.line.turn(Hurry::Yes).await?.head()?.commits.subscribe();
+        Ok(Commits { commits, line: Arc::downgrade(&self.line) })
     }
 
     /// Commits, and ends the connection. Nobody begins after that.
-    pub async fn close(&self) {
-        let mut head = self.quiet().await;
+    pub async fn close(&self) -> Result<()> {
+        let mut turn = self.quiet().await?;
+        let head = turn.head()?;
         head.closed = true;
-        if let Some(connection) = head.connection.take()
-            && let Err(error) = connection.close().await
-        {
-            tracing::warn!(%error, "the database was not closed as it should be");
+        match head.connection.take() {
+            Some(connection) => connection.close().await,
+            None => Ok(()),
         }
     }
-}
-
-async fn quiet(line: &Line) -> OwnedMutexGuard<Head> {
-    let mut head = Arc::clone(line).lock_owned().await;
-    head.commit().await;
-    head
 }
 
 impl Commits {
@@ -165,45 +180,123 @@ impl Commits {
         self.commits.changed().await.is_ok()
     }
 
-    /// As [`Writer::quiet`], if there is somebody left to write.
-    pub async fn quiet(&self) -> Option<OwnedMutexGuard<Head>> {
-        Some(quiet(&self.line.upgrade()?).await)
+    /// As [`Writer::quiet`].
+    pub async fn quiet(&self) -> Result<Turn> {
+        self.line.upgrade().ok_or(Error::PoolClosed)?.quiet().await
     }
 }
 
-impl Committer {
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "it ends with the last handle, and whom it serves waits for its answers"
-    )]
-    fn start(line: &Line) -> Self {
-        let (now, mut heads) = mpsc::channel::<OwnedMutexGuard<Head>>(1);
-        let in_line = Arc::<Notify>::default();
-        let (line, called) = (Arc::clone(line), Arc::clone(&in_line));
-        tokio::spawn(async move {
-            loop {
-                let in_its_turn = async {
-                    called.notified().await;
-                    Arc::clone(&line).lock_owned().await
-                };
-                tokio::select! {
-                    head = heads.recv() => match head {
-                        Some(mut head) => head.commit().await,
-                        None => return,
-                    },
-                    mut head = in_its_turn => head.commit().await,
-                }
+/// Commits in a task of its own: whoever has it done may be broken off, and others may share it.
+async fn commit(mut commissions: mpsc::Receiver<Commission>) {
+    while let Some((mut turn, back)) = commissions.recv().await {
+        if let Ok(head) = turn.head() {
+            head.commit().await;
+        }
+        // Who has gone away does not want it any more.
+        back.map(|back| back.send(turn));
+    }
+}
+
+impl Line {
+    fn queue(&self) -> std::sync::MutexGuard<'_, Queue> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn turn(self: &Arc<Self>, hurry: Hurry) -> Result<Turn> {
+        let turn = {
+            let mut queue = self.queue();
+            if let Some(head) = queue.free.take() {
+                return Ok(Turn { head: Some(head), line: Arc::clone(self) });
             }
-        });
-        Self { now, in_line }
+            let (waiting, turn) = oneshot::channel();
+            match hurry {
+                Hurry::Yes => queue.hurried.push_back(waiting),
+                Hurry::No => queue.unhurried.push_back(waiting),
+            }
+            turn
+        };
+        turn.await.map_err(|_| Error::WorkerCrashed)
+    }
+
+    async fn quiet(self: &Arc<Self>) -> Result<Turn> {
+        let turn = self.turn(Hurry::Yes).await?;
+        let committer = self.queue().committer.clone();
+        let (back, committed) = oneshot::channel();
+        committer.send((turn, Some(back))).await.map_err(|_| Error::WorkerCrashed)?;
+        committed.await.map_err(|_| Error::WorkerCrashed)
+    }
+
+    fn pass_on(self: &Arc<Self>, mut head: Box<Head>) {
+        let mut queue = self.queue();
+        loop {
+            let turn = |head| Turn { head: Some(head), line: Arc::clone(self) };
+            let returned = match queue.next(&head) {
+                Next::Nobody => {
+                    queue.free = Some(head);
+                    return;
+                }
+                Next::Waiting(next) => next.send(turn(head)).err(),
+                Next::Committer => {
+                    let refused = queue.committer.try_send((turn(head), None)).err();
+                    refused.map(|refused| {
+                        let (mut turn, _) = refused.into_inner();
+                        // The runtime is going down.
+                        turn.head.iter_mut().for_each(|head| head.fail(&Error::WorkerCrashed));
+                        turn
+                    })
+                }
+            };
+            // Who has gone away meanwhile leaves it to the next.
+            match returned.and_then(|mut turn| turn.head.take()) {
+                Some(same) => head = same,
+                None => return,
+            }
+        }
+    }
+}
+
+impl Queue {
+    fn next(&mut self, head: &Head) -> Next {
+        let nobody = self.hurried.is_empty() && self.unhurried.is_empty();
+        // Of those who could share the COMMIT nobody is in a hurry, but one of those who wait for it is.
+        let at_once = head.hurried && self.hurried.is_empty();
+        if head.state != State::Idle && (nobody || at_once || head.waiting.len() >= SHARED_BY) {
+            return Next::Committer;
+        }
+        if self.gone_before < GO_BEFORE
+            && let Some(next) = self.hurried.pop_front()
+        {
+            self.gone_before += usize::from(!self.unhurried.is_empty());
+            return Next::Waiting(next);
+        }
+        self.gone_before = 0;
+        self.unhurried.pop_front().or_else(|| self.hurried.pop_front()).map_or(Next::Nobody, Next::Waiting)
+    }
+}
+
+impl Turn {
+    fn head(&mut self) -> Result<&mut Head> {
+        self.head.as_deref_mut().ok_or(Error::WorkerCrashed)
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        if let Some(head) = self.head.take() {
+            self.line.pass_on(head);
+        }
     }
 }
 
 impl Head {
     async fn begin(&mut self) -> Result<()> {
-        if self.state == State::Saved {
+        if let State::Saved(savepoint) = self.state {
             // What one that gave up has left behind is undone; its savepoint serves again.
-            match self.execute("rollback to one").await {
+            let sql = match savepoint {
+                Savepoint::A => "rollback to a",
+                Savepoint::B => "rollback to b",
+            };
+            match self.execute(sql).await {
                 Ok(()) => return Ok(()),
                 Err(error) => self.fail(&error),
             }
@@ -211,17 +304,21 @@ impl Head {
         if self.connection.is_none() {
             self.connection = Some(SqliteConnection::connect_with(&self.options).await?);
         }
-        let sql = match self.state {
-            State::Idle => "begin immediate; savepoint one",
-            State::Saved | State::Kept => "release one; savepoint one",
+        let (sql, savepoint) = match self.state {
+            State::Idle | State::Saved(_) => ("begin immediate; savepoint a", Savepoint::A),
+            State::Kept(Savepoint::A) => ("release a; savepoint b", Savepoint::B),
+            State::Kept(Savepoint::B) => ("release b; savepoint a", Savepoint::A),
         };
-        self.state = State::Saved;
+        self.state = State::Saved(savepoint);
         self.execute(sql).await
     }
 
     /// What has been written in the savepoint is to be committed; the answer comes with the COMMIT.
-    fn keep(&mut self) -> oneshot::Receiver<Result<()>> {
-        self.state = State::Kept;
+    fn keep(&mut self, hurry: Hurry) -> oneshot::Receiver<Result<()>> {
+        if let State::Saved(savepoint) = self.state {
+            self.state = State::Kept(savepoint);
+        }
+        self.hurried |= hurry == Hurry::Yes;
         let (waits, committed) = oneshot::channel();
         self.waiting.push(waits);
         committed
@@ -230,12 +327,13 @@ impl Head {
     async fn commit(&mut self) {
         let sql = match self.state {
             State::Idle => return,
-            State::Saved => "rollback to one; commit",
-            State::Kept => "commit",
+            State::Saved(Savepoint::A) => "rollback to a; commit",
+            State::Saved(Savepoint::B) => "rollback to b; commit",
+            State::Kept(_) => "commit",
         };
         match self.execute(sql).await {
             Ok(()) => {
-                self.state = State::Idle;
+                (self.state, self.hurried) = (State::Idle, false);
                 self.waiting.drain(..).for_each(|waits| drop(waits.send(Ok(()))));
                 self.commits.send_replace(());
             }
@@ -246,7 +344,7 @@ impl Head {
     /// Rolls everything back that is not committed, and says so to those who wait for it.
     fn fail(&mut self, error: &Error) {
         self.connection = None;
-        self.state = State::Idle;
+        (self.state, self.hurried) = (State::Idle, false);
         for waits in self.waiting.drain(..) {
             drop(waits.send(Err(Error::Protocol(format!("the transaction could not be committed: {error}")))));
         }
@@ -263,33 +361,15 @@ impl Head {
 impl Tx {
     /// The connection, within the transaction.
     pub fn connection(&mut self) -> Result<&mut SqliteConnection> {
-        self.head()?.connection.as_mut().ok_or(Error::WorkerCrashed)
-    }
-
-    fn head(&mut self) -> Result<&mut Head> {
-        self.head.as_deref_mut().ok_or(Error::WorkerCrashed)
+        self.turn.head()?.connection.as_mut().ok_or(Error::WorkerCrashed)
     }
 
     /// Lets the next one go on, and waits until it is on the disk.
-    pub async fn commit(mut self) -> Result<()> {
-        let committed = self.head()?.keep();
-        // Of those who could share the COMMIT nobody else is waited for.
-        let at_once = self.hurry.as_ref().is_some_and(Hurry::is_the_only_one);
-        if at_once && let Some(head) = self.head.take() {
-            // There is room: only who is at the head of the line sends it.
-            let _ = self.committer.now.try_send(head);
-        }
-        drop(self);
+    pub async fn commit(self) -> Result<()> {
+        let Self { mut turn, hurry } = self;
+        let committed = turn.head()?.keep(hurry);
+        drop(turn);
         committed.await.map_err(|_| Error::WorkerCrashed)?
-    }
-}
-
-impl Drop for Tx {
-    fn drop(&mut self) {
-        if self.head.take().is_some() {
-            // One call is enough for all who are in line when it is answered.
-            self.committer.in_line.notify_one();
-        }
     }
 }
 
@@ -354,7 +434,7 @@ mod tests {
         assert!(poll!(second.as_mut()).is_pending());
 
         let mut committed = pin!(first.commit());
-        assert!(stands_still(&mut committed).await, "one in line has come before the committer");
+        assert!(stands_still(&mut committed).await, "one in line has come before the COMMIT");
         let mut second = second.await.unwrap();
         run(&mut second, "insert into parent values (2)").await;
         assert!(stands_still(&mut committed).await);
@@ -376,11 +456,40 @@ mod tests {
         let hurried = hurried.await.unwrap();
         assert!(stands_still(&mut unhurried).await);
 
-        // It lets others go first once, and no more.
-        let mut next = pin!(other.begin());
-        assert!(poll!(next.as_mut()).is_pending());
         drop(hurried);
         unhurried.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn who_is_not_waited_for_has_its_turn_after_all() {
+        let scratch = Scratch::new().await;
+        let writer = &scratch.writer;
+        let mut unhurried = pin!(writer.begin_unhurried());
+        let mut at_the_head = writer.begin().await.unwrap();
+        assert!(poll!(unhurried.as_mut()).is_pending());
+        for _ in 0..GO_BEFORE {
+            let mut next = Box::pin(writer.begin());
+            assert!(poll!(next.as_mut()).is_pending());
+            drop(at_the_head);
+            at_the_head = next.await.unwrap();
+        }
+        let mut next = pin!(writer.begin());
+        assert!(poll!(next.as_mut()).is_pending());
+        drop(at_the_head);
+        drop(unhurried.await.unwrap());
+        next.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn who_leaves_the_line_is_passed_over() {
+        let scratch = Scratch::new().await;
+        let first = scratch.writer.begin().await.unwrap();
+        let writer = &scratch.writer;
+        let (mut gone, mut next) = (Box::pin(writer.begin()), pin!(writer.begin()));
+        assert!(poll!(gone.as_mut()).is_pending() && poll!(next.as_mut()).is_pending());
+        drop(gone);
+        drop(first);
+        next.await.unwrap();
     }
 
     #[tokio::test]
@@ -407,7 +516,7 @@ mod tests {
         let mut last = scratch.writer.begin().await.unwrap();
         run(&mut last, "insert into parent values (4)").await;
         drop(last);
-        drop(scratch.writer.quiet().await);
+        drop(scratch.writer.quiet().await.unwrap());
         sqlx::raw_sql("insert into parent values (5)").execute(&mut scratch.reader).await.unwrap();
         assert_eq!(scratch.parents().await, [1, 3, 5]);
     }
@@ -421,7 +530,7 @@ mod tests {
             let mut committed = pin!(tx.commit());
             assert!(poll!(committed.as_mut()).is_pending());
         }
-        drop(scratch.writer.quiet().await);
+        drop(scratch.writer.quiet().await.unwrap());
         assert_eq!(scratch.parents().await, [1]);
     }
 
@@ -446,7 +555,7 @@ mod tests {
         run(&mut third, "insert into parent values (3)").await;
         third.commit().await.unwrap();
         assert_eq!(scratch.parents().await, [3]);
-        scratch.writer.close().await;
+        scratch.writer.close().await.unwrap();
         assert!(scratch.writer.begin().await.is_err(), "it does not open the file again");
     }
 }
