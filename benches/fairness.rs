@@ -21,10 +21,10 @@ use serde_json::json;
 use self::relay::{App, Served};
 
 /// App A's devices; the fan-out to them outlasts a round.
-const DEVICES_OF_A: usize = 16_000;
+const DEVICES_OF_A: usize = 12_000;
 /// Rounds in turn: B alone, and B while A pushes. What else the machine is busy with weighs on both alike.
-const ROUNDS: usize = 5;
-const PUSHES_PER_ROUND: usize = 60;
+const ROUNDS: usize = 12;
+const PUSHES_PER_ROUND: usize = 50;
 const BETWEEN_PUSHES: Duration = Duration::from_millis(15);
 
 fn main() {
@@ -36,18 +36,26 @@ async fn bench() {
     let sim = Sim::start(SimConfig { record_pushes: 0, ..SimConfig::default() }).await.unwrap();
     let served = Served::start(&sim).await;
     let (a, b) = (served.app(&sim).await, served.app(&sim).await);
-    a.register("android", DEVICES_OF_A, |_| "all".to_owned()).await;
-    let iphone = json!({"installation_id": "iphone", "transport": "apns", "topic": "com.example.shop", "token": "ab".repeat(32), "feeds": ["b"]});
-    b.post("/v1/devices", iphone).await;
-    measure(&sim, &b).await;
+    a.seed("fcm", DEVICES_OF_A, "'all'").await;
+    // One for each round, so that none runs out of budget.
+    for round in 0..ROUNDS {
+        let (name, token) = (format!("iphone-{round}"), format!("a{round:03}").repeat(16));
+        let topic = "com.example.shop";
+        b.post(
+            "/v1/devices",
+            json!({"installation_id": name, "transport": "apns", "topic": topic, "token": token, "feeds": [name]}),
+        )
+        .await;
+    }
+    measure(&sim, &b, 0).await;
 
     let (mut alone, mut beside, mut hanging, mut rates) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-    for _ in 0..ROUNDS {
-        alone.extend(measure(&sim, &b).await);
+    for round in 0..ROUNDS {
+        alone.extend(measure(&sim, &b, round).await);
         let (pushed_before, began) = (sim.fcm().received(), Instant::now());
         let pushed = || sim.fcm().received() - pushed_before;
         a.post("/v1/events", json!({"feed": "all", "type": "t"})).await;
-        beside.extend(measure(&sim, &b).await);
+        beside.extend(measure(&sim, &b, round).await);
         assert!(pushed() < DEVICES_OF_A, "A was done before B's round was over");
         rates.push(pushed() as f64 / began.elapsed().as_secs_f64());
         while pushed() < DEVICES_OF_A {
@@ -59,8 +67,8 @@ async fn bench() {
     sim.fcm().answer(FaultKind::BlackHole);
     a.post("/v1/events", json!({"feed": "all", "type": "t", "wake": {"class": "background", "ttl_s": 30}})).await;
     tokio::time::sleep(Duration::from_secs(2)).await;
-    for _ in 0..ROUNDS {
-        hanging.extend(measure(&sim, &b).await);
+    for round in 0..ROUNDS {
+        hanging.extend(measure(&sim, &b, round).await);
     }
     let alone = Times::of(alone);
     for (name, times) in
@@ -79,11 +87,11 @@ async fn bench() {
 }
 
 /// The times from request to arrival of a round's pushes, in milliseconds.
-async fn measure(sim: &Sim, b: &App<'_>) -> Vec<f64> {
+async fn measure(sim: &Sim, b: &App<'_>, round: usize) -> Vec<f64> {
     let mut took_ms = Vec::new();
     for _ in 0..PUSHES_PER_ROUND {
         let (before, began) = (sim.apns().received(), Instant::now());
-        b.post("/v1/events", json!({"feed": "b", "type": "t"})).await;
+        b.post("/v1/events", json!({"feed": format!("iphone-{round}"), "type": "t"})).await;
         while sim.apns().received() == before {
             assert!(began.elapsed() < Duration::from_secs(30), "B's push does not arrive");
             tokio::time::sleep(Duration::from_micros(200)).await;

@@ -1,7 +1,7 @@
 //! Turns: how many calls each app may have under way, so that one app's slow provider or million devices never hold up another's push.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::HashMap,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -26,6 +26,10 @@ const ALONE: Portion = Portion { claim: 256, fan_out: u32::MAX };
 const IN_COMPANY: Portion = Portion { claim: 12, fan_out: 16 };
 /// For how long an app counts as at work after its last turn.
 const AT_WORK: Duration = Duration::from_secs(10);
+/// An app of which one claim finds so many devices has many due; and so has one that has more due than its share.
+const MANY: usize = 8;
+/// For how long it still has: what a fan-out brings comes by and by.
+const HAS_MANY: Duration = Duration::from_secs(1);
 
 /// How much one transaction takes on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,8 +59,8 @@ struct State {
     last: Option<AppId>,
     /// When each app had its last turn, for as long as it counts as at work.
     at_work: HashMap<AppId, Instant>,
-    /// Apps with many devices due: what a claim took left more.
-    with_many: HashSet<AppId>,
+    /// Apps with many devices due, and when that was last seen.
+    with_many: HashMap<AppId, Instant>,
 }
 
 /// One call that is under way; dropping it ends it.
@@ -81,6 +85,8 @@ impl Turns {
     /// that it and nobody else could have, so that something is always left for the next.
     pub fn shares(&self, queue: Queue, mut waiting: Vec<(AppId, Timestamp)>, at: Timestamp) -> Shares {
         let mut state = self.0.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = Instant::now();
+        state.with_many.retain(|_, seen| now.duration_since(*seen) < HAS_MANY);
         waiting.retain(|(app, _)| state.queue(*app) == queue);
         let next = waiting.iter().map(|(_, due_at)| *due_at).filter(|due_at| *due_at > at).min();
         let mut due: Vec<AppId> =
@@ -90,7 +96,6 @@ impl Turns {
         let turn = if turn < due.len() { turn } else { 0 };
         due.rotate_left(turn);
         let free = CALLS.saturating_sub(state.all);
-        let now = Instant::now();
         state.at_work.extend(due.iter().map(|app| (*app, now)));
         let claim = match queue {
             Queue::Express => EXPRESS,
@@ -113,14 +118,14 @@ impl Turns {
         Shares { apps, some_must_wait, next }
     }
 
-    /// Notes how many devices each app's share has found: one that is too small belongs to an app with many due.
+    /// Notes how many devices each app's share has found.
     pub fn taken(&self, shares: &Shares, looked_at: &HashMap<AppId, usize>) {
         let mut state = self.0.state.lock().unwrap_or_else(PoisonError::into_inner);
         for share in &shares.apps {
-            if looked_at.get(&share.app).is_none_or(|found| *found < share.devices) {
-                state.with_many.remove(&share.app);
-            } else if share.devices > 1 && state.with_many.insert(share.app) {
-                // A share of one says nothing.
+            let found = looked_at.get(&share.app).copied().unwrap_or(0);
+            // A share of one says nothing.
+            let was_too_small = found == share.devices && found > 1;
+            if (found >= MANY || was_too_small) && state.with_many.insert(share.app, Instant::now()).is_none() {
                 self.0.has_many.notify_one();
             }
         }
@@ -157,7 +162,7 @@ impl Turns {
 
 impl State {
     fn queue(&self, app: AppId) -> Queue {
-        if self.with_many.contains(&app) { Queue::Bulk } else { Queue::Express }
+        if self.with_many.contains_key(&app) { Queue::Bulk } else { Queue::Express }
     }
 
     fn portion(&mut self, now: Instant) -> Portion {
@@ -225,6 +230,9 @@ mod tests {
         let bulk = shares(&turns, Queue::Bulk, &due);
         assert_eq!(bulk.apps[0].devices, IN_COMPANY.claim);
         turns.taken(&bulk, &HashMap::from([(due[0], 1)]));
+        assert_eq!(of(Queue::Bulk), [due[0]], "there may be more in a moment");
+        let long_ago = Instant::now() - HAS_MANY;
+        turns.0.state.lock().unwrap().with_many.insert(due[0], long_ago);
         assert_eq!(of(Queue::Bulk), []);
     }
 

@@ -202,21 +202,18 @@ impl Store {
         let now = self.inner.clock.now();
         let mut tx = self.db().begin_unhurried().await?;
         // Until the transaction ends nobody leaves a feed of the app, so that no level is raised for who has just left.
-        let shared = locking!("select id from apps where id = $1", "for key share");
-        tx.fetch_optional::<(Word<AppId>,)>(shared, (app,)).await?;
-        let oldest = locking!(
-            "select position from fanouts where app_id = $1 order by position limit 1",
-            "for update skip locked"
+        tx.lock("select id from apps where id = $1 for key share", (app,)).await?;
+        let sql = locking!(
+            "select o.position, o.after_device, e.feed, e.wake_class, e.accepted_at, e.expires_at, e.cancel_on
+             from fanouts o join events e on e.app_id = o.app_id and e.position = o.position
+             where o.app_id = $1 order by o.position limit 1",
+            "for update of o skip locked"
         );
-        let Some((position,)) = tx.fetch_optional::<(i64,)>(oldest, (app,)).await? else {
+        type Oldest = (i64, String, Word<FeedName>, Word<Class>, i64, i64, String);
+        let Some(oldest) = tx.fetch_optional::<Oldest>(sql, (app,)).await? else {
             return Ok(false);
         };
-        let sql = "select o.after_device, e.feed, e.wake_class, e.accepted_at, e.expires_at, e.cancel_on
-                   from fanouts o join events e on e.app_id = o.app_id and e.position = o.position
-                   where o.app_id = $1 and o.position = $2";
-        type About = (String, Word<FeedName>, Word<Class>, i64, i64, String);
-        let about: About = tx.fetch_one(sql, (app, position)).await?;
-        let (after, feed, class, accepted_at, expires_at, cancel_on) = about;
+        let (position, after, feed, class, accepted_at, expires_at, cancel_on) = oldest;
         let sql = "select max(device_id), count(*) from (
                      select device_id from follows where app_id = $1 and feed = $2 and device_id > $3
                      order by device_id limit $4) as chunk";
