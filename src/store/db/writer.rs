@@ -3,55 +3,19 @@
 //! Each is a savepoint in a transaction of the file. It is answered when that has been committed; until then nobody but its followers in
 //! line has seen it, and they are committed with it or not at all.
 
-use std::{
-    collections::VecDeque,
-    sync::{Arc, Mutex, PoisonError, Weak},
-};
+mod line;
+
+use std::sync::{Arc, Weak};
 
 use sqlx::{Connection, Error, Result, Sqlite, SqliteConnection, sqlite::SqliteConnectOptions};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{oneshot, watch};
 
-/// So many transactions share a COMMIT at most …
-const SHARED_BY: usize = 16;
-/// … and so many that somebody waits for go before one that nobody waits for.
-const GO_BEFORE: usize = 16;
+pub use self::line::Turn;
+use self::line::{Hurry, Line};
 
 /// Those who want to write stand in line for the file.
 #[derive(Debug, Clone)]
 pub struct Writer {
-    line: Arc<Line>,
-}
-
-#[derive(Debug)]
-struct Line(Mutex<Queue>);
-
-#[derive(Debug)]
-struct Queue {
-    /// If it is nobody's turn; then nobody waits.
-    free: Option<Box<Head>>,
-    hurried: VecDeque<oneshot::Sender<Turn>>,
-    unhurried: VecDeque<oneshot::Sender<Turn>>,
-    /// Hurried ones that have gone before the unhurried one who is next.
-    gone_before: usize,
-    /// Its task ends with the line.
-    committer: mpsc::Sender<Commission>,
-}
-
-/// To commit what has been written, and to give the turn back if somebody wants it; else it is the next one's.
-type Commission = (Turn, Option<oneshot::Sender<Turn>>);
-
-/// Who is to have the file next.
-enum Next {
-    Committer,
-    Waiting(oneshot::Sender<Turn>),
-    Nobody,
-}
-
-/// Whoever has this is at the head of the line; the next one is when it is dropped.
-#[derive(Debug)]
-pub struct Turn {
-    /// Gone when it has been passed on.
-    head: Option<Box<Head>>,
     line: Arc<Line>,
 }
 
@@ -87,13 +51,6 @@ enum Savepoint {
     B,
 }
 
-/// Whether somebody waits for a transaction.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Hurry {
-    Yes,
-    No,
-}
-
 /// A transaction; it rolls back unless committed.
 pub struct Tx {
     turn: Turn,
@@ -109,7 +66,6 @@ pub struct Commits {
 
 impl Writer {
     /// A writer with its connection, which has to be open.
-    #[expect(clippy::disallowed_methods, reason = "it ends with the line, and whom it serves waits for its answers")]
     pub fn new(options: SqliteConnectOptions, connection: SqliteConnection) -> Self {
         let head = Head {
             options,
@@ -120,12 +76,7 @@ impl Writer {
             hurried: false,
             commits: watch::Sender::new(()),
         };
-        // One turn is all there is.
-        let (committer, commissions) = mpsc::channel(1);
-        tokio::spawn(commit(commissions));
-        let (hurried, unhurried) = (VecDeque::new(), VecDeque::new());
-        let queue = Queue { free: Some(Box::new(head)), hurried, unhurried, gone_before: 0, committer };
-        Self { line: Arc::new(Line(Mutex::new(queue))) }
+        Self { line: Arc::new(Line::new(head)) }
     }
 
     /// Begins when everyone who is in a hurry and was here before has had a turn.
@@ -183,108 +134,6 @@ impl Commits {
     /// As [`Writer::quiet`].
     pub async fn quiet(&self) -> Result<Turn> {
         self.line.upgrade().ok_or(Error::PoolClosed)?.quiet().await
-    }
-}
-
-/// Commits in a task of its own: whoever has it done may be broken off, and others may share it.
-async fn commit(mut commissions: mpsc::Receiver<Commission>) {
-    while let Some((mut turn, back)) = commissions.recv().await {
-        if let Ok(head) = turn.head() {
-            head.commit().await;
-        }
-        // Who has gone away does not want it any more.
-        back.map(|back| back.send(turn));
-    }
-}
-
-impl Line {
-    fn queue(&self) -> std::sync::MutexGuard<'_, Queue> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    async fn turn(self: &Arc<Self>, hurry: Hurry) -> Result<Turn> {
-        let turn = {
-            let mut queue = self.queue();
-            if let Some(head) = queue.free.take() {
-                return Ok(Turn { head: Some(head), line: Arc::clone(self) });
-            }
-            let (waiting, turn) = oneshot::channel();
-            match hurry {
-                Hurry::Yes => queue.hurried.push_back(waiting),
-                Hurry::No => queue.unhurried.push_back(waiting),
-            }
-            turn
-        };
-        turn.await.map_err(|_| Error::WorkerCrashed)
-    }
-
-    async fn quiet(self: &Arc<Self>) -> Result<Turn> {
-        let turn = self.turn(Hurry::Yes).await?;
-        let committer = self.queue().committer.clone();
-        let (back, committed) = oneshot::channel();
-        committer.send((turn, Some(back))).await.map_err(|_| Error::WorkerCrashed)?;
-        committed.await.map_err(|_| Error::WorkerCrashed)
-    }
-
-    fn pass_on(self: &Arc<Self>, mut head: Box<Head>) {
-        let mut queue = self.queue();
-        loop {
-            let turn = |head| Turn { head: Some(head), line: Arc::clone(self) };
-            let returned = match queue.next(&head) {
-                Next::Nobody => {
-                    queue.free = Some(head);
-                    return;
-                }
-                Next::Waiting(next) => next.send(turn(head)).err(),
-                Next::Committer => {
-                    let refused = queue.committer.try_send((turn(head), None)).err();
-                    refused.map(|refused| {
-                        let (mut turn, _) = refused.into_inner();
-                        // The runtime is going down.
-                        turn.head.iter_mut().for_each(|head| head.fail(&Error::WorkerCrashed));
-                        turn
-                    })
-                }
-            };
-            // Who has gone away meanwhile leaves it to the next.
-            match returned.and_then(|mut turn| turn.head.take()) {
-                Some(same) => head = same,
-                None => return,
-            }
-        }
-    }
-}
-
-impl Queue {
-    fn next(&mut self, head: &Head) -> Next {
-        let nobody = self.hurried.is_empty() && self.unhurried.is_empty();
-        // Of those who could share the COMMIT nobody is in a hurry, but one of those who wait for it is.
-        let at_once = head.hurried && self.hurried.is_empty();
-        if head.state != State::Idle && (nobody || at_once || head.waiting.len() >= SHARED_BY) {
-            return Next::Committer;
-        }
-        if self.gone_before < GO_BEFORE
-            && let Some(next) = self.hurried.pop_front()
-        {
-            self.gone_before += usize::from(!self.unhurried.is_empty());
-            return Next::Waiting(next);
-        }
-        self.gone_before = 0;
-        self.unhurried.pop_front().or_else(|| self.hurried.pop_front()).map_or(Next::Nobody, Next::Waiting)
-    }
-}
-
-impl Turn {
-    fn head(&mut self) -> Result<&mut Head> {
-        self.head.as_deref_mut().ok_or(Error::WorkerCrashed)
-    }
-}
-
-impl Drop for Turn {
-    fn drop(&mut self) {
-        if let Some(head) = self.head.take() {
-            self.line.pass_on(head);
-        }
     }
 }
 
@@ -380,7 +229,7 @@ mod tests {
 
     use futures_util::poll;
 
-    use super::*;
+    use super::{line::GO_BEFORE, *};
 
     struct Scratch {
         writer: Writer,
