@@ -104,10 +104,10 @@ impl Relay {
             serve(listener, api.router(), &stop, &work);
         }
         if dispatches {
-            work.spawn(dispatcher.clone().run(stop.clone()));
+            dispatcher.run(&work, &stop);
         }
         if background == Background::Runs && config.roles.contains(&Role::Janitor) {
-            work.spawn(janitor.clone().run(stop.clone()));
+            janitor.run(&work, &stop);
         }
         Ok(Self { address, store, transports, dispatcher, janitor, stop: stop.drop_guard(), work })
     }

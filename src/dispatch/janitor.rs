@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::store::{Result, Store};
 
@@ -28,24 +28,25 @@ impl Janitor {
         Ok(self.store.tidy().await? || erasing)
     }
 
-    /// Rounds until stopped.
-    pub async fn run(self, stop: CancellationToken) {
-        tokio::join!(self.tidy(&stop), self.erase(&stop));
+    /// Rounds until stopped, counted by `tasks`.
+    pub fn run(&self, tasks: &TaskTracker, stop: &CancellationToken) {
+        self.store.start("tidy", tasks, self.clone().tidy(stop.clone()));
+        self.store.start("erase", tasks, self.clone().erase(stop.clone()));
     }
 
-    async fn tidy(&self, stop: &CancellationToken) {
+    async fn tidy(self, stop: CancellationToken) {
         while !stop.is_cancelled() {
             let pause = pause_after(self.store.tidy().await);
-            rest(stop, pause).await;
+            rest(&stop, pause).await;
         }
     }
 
     /// Who waits for an erasure need not wait for the next round.
-    async fn erase(&self, stop: &CancellationToken) {
+    async fn erase(self, stop: CancellationToken) {
         while !stop.is_cancelled() {
             let pause = pause_after(self.store.go_on_erasing().await);
             tokio::select! {
-                () = rest(stop, pause) => {}
+                () = rest(&stop, pause) => {}
                 () = self.store.erasing() => {}
             }
         }

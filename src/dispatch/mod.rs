@@ -164,14 +164,17 @@ impl Dispatcher {
         }
     }
 
-    /// Works until stopped. Calls under way are left to the task tracker.
+    /// Works until stopped, counted by `tasks`. Calls under way are left to those of the dispatcher.
     ///
     /// Fan-out and the two queues go on side by side, so that a single push waits for none of what another app's broadcast takes.
-    pub async fn run(self, stop: CancellationToken) {
-        tokio::join!(self.fan_outs(&stop), self.claims(&stop, Queue::Express), self.claims(&stop, Queue::Bulk));
+    pub fn run(&self, tasks: &TaskTracker, stop: &CancellationToken) {
+        self.store.start("fan-out", tasks, self.clone().fan_outs(stop.clone()));
+        for (name, queue) in [("claim", Queue::Express), ("claim-many", Queue::Bulk)] {
+            self.store.start(name, tasks, self.clone().claims(stop.clone(), queue));
+        }
     }
 
-    async fn fan_outs(&self, stop: &CancellationToken) {
+    async fn fan_outs(self, stop: CancellationToken) {
         let mut changes = self.store.changes();
         while !stop.is_cancelled() {
             changes.mark_unchanged();
@@ -191,7 +194,7 @@ impl Dispatcher {
         }
     }
 
-    async fn claims(&self, stop: &CancellationToken, queue: Queue) {
+    async fn claims(self, stop: CancellationToken, queue: Queue) {
         let (mut changes, mut freed) = (self.store.changes(), self.turns.freed());
         while !stop.is_cancelled() {
             changes.mark_unchanged();

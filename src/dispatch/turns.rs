@@ -23,7 +23,7 @@ const EXPRESS: usize = 32;
 /// Devices that one claim of apps with many decides about, and followers that one chunk of fan-out raises, while one app has the relay to itself …
 const ALONE: Portion = Portion { claim: 256, fan_out: u32::MAX };
 /// … and while several are at work: the writer is never taken for long, so a single push waits for little.
-const IN_COMPANY: Portion = Portion { claim: 12, fan_out: 16 };
+const IN_COMPANY: Portion = Portion { claim: 4, fan_out: 4 };
 /// For how long an app counts as at work after its last turn.
 const AT_WORK: Duration = Duration::from_secs(10);
 /// An app of which one claim finds so many devices has many due; and so has one that has more due than its share.

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::{
     Error, Result, Store,
-    db::{Json, Word},
+    db::{Json, Word, row},
 };
 use crate::{
     domain::{
@@ -33,12 +33,13 @@ pub struct App {
     pub created_at: Timestamp,
 }
 
-#[derive(sqlx::FromRow)]
-struct AppRow {
-    id: Word<AppId>,
-    name: String,
-    overrides: Json<Value>,
-    created_at: i64,
+row! {
+    struct AppRow {
+        id: Word<AppId>,
+        name: String,
+        overrides: Json<Value>,
+        created_at: i64,
+    }
 }
 
 impl TryFrom<AppRow> for App {
@@ -72,13 +73,14 @@ pub struct AppKey {
     pub expires_at: Option<Timestamp>,
 }
 
-#[derive(sqlx::FromRow)]
-struct KeyRow {
-    id: Word<KeyId>,
-    name: String,
-    scopes: Json<Vec<Scope>>,
-    created_at: i64,
-    expires_at: Option<i64>,
+row! {
+    struct KeyRow {
+        id: Word<KeyId>,
+        name: String,
+        scopes: Json<Vec<Scope>>,
+        created_at: i64,
+        expires_at: Option<i64>,
+    }
 }
 
 impl From<KeyRow> for AppKey {

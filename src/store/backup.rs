@@ -16,7 +16,7 @@ pub async fn back_up(url: &str, file: &Path) -> anyhow::Result<()> {
         !db::is_postgres(url),
         "this database is PostgreSQL's: back it up with pg_dump or its own tools, and run `reveille epoch bump` after it was restored"
     );
-    db::copy_sqlite(url, file).await
+    db::copy_sqlite(url, file)
 }
 
 /// Begins a new epoch in the database at `url`: no cursor that was given before is taken any more.
@@ -34,7 +34,7 @@ pub async fn begin_epoch(url: &str) -> anyhow::Result<Epoch> {
 
 /// A new epoch; `None` if the database has not been served yet. It is drawn at random: a backup may be restored twice, and the second time
 /// must not begin the same one.
-pub(super) async fn new_epoch(tx: &mut Tx) -> sqlx::Result<Option<Epoch>> {
+pub(super) async fn new_epoch(tx: &mut Tx) -> db::Result<Option<Epoch>> {
     let epoch: i64 = rand::rng().random_range(1..i64::MAX);
     let written = tx.execute("update node set epoch = $1, copy = 0 where id = 1", (epoch,)).await?;
     Ok((written > 0).then_some(Epoch(epoch)))

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::group::Request;
 use crate::domain::{
     event::{CancelOn, Class},
     feed::Position,
@@ -54,6 +55,8 @@ impl Call {
         (self.app, self.device, self.class)
     }
 }
+
+impl Request for Finished {}
 
 /// A call that has been answered.
 #[derive(Debug, Clone)]

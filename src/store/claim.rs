@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::{
     Result, Store,
     call::Call,
-    db::{Json, Tx, Word, locking, rows},
+    db::{Json, Tx, Word, rows},
     history::{self, Lost},
     levels::{self, Level},
     standing::{About, Standing, Waiting, select_standings},
@@ -94,36 +94,61 @@ impl Store {
     ///
     /// Each claimed wake has a started attempt and a lease when this returns; a crash from here on leaves `unknown`.
     pub async fn claim_due(&self, shares: &[Share], queue: Queue, resting: &mut Resting) -> Result<Claimed> {
-        let now = self.inner.clock.now();
         let mut tx = match queue {
             Queue::Express => self.db().begin().await?,
             Queue::Bulk => self.db().begin_unhurried().await?,
         };
-        let due = due_rows(&mut tx, now, shares).await?;
+        let (mut claimed, mut left) = (Claimed::default(), shares.to_vec());
+        while !left.is_empty() {
+            let most = (self.db().portion() / left.len()).max(1);
+            let portion: Vec<Share> =
+                left.iter().map(|share| Share { devices: share.devices.min(most), ..*share }).collect();
+            let found = self.claim_portion(&mut tx, &portion, resting, &mut claimed.calls).await?;
+            let found_of = |app: AppId| found.get(&app).copied().unwrap_or(0);
+            left.retain(|share| found_of(share.app) == most && share.devices > most);
+            left.iter_mut().for_each(|share| share.devices -= most);
+            found.into_iter().for_each(|(app, devices)| *claimed.looked_at.entry(app).or_default() += devices);
+            if tx.is_wanted() {
+                break;
+            }
+        }
+        fault::point("claim: before the commit");
+        tx.commit().await?;
+        fault::point("claim: after the commit");
+        self.inner.under_way.claimed(&claimed.calls);
+        Ok(claimed)
+    }
+
+    /// A part of a claim, after which others may be let in; answers how many devices of each app were decided about.
+    async fn claim_portion(
+        &self,
+        tx: &mut Tx,
+        shares: &[Share],
+        resting: &mut Resting,
+        calls: &mut Vec<Call>,
+    ) -> Result<HashMap<AppId, usize>> {
+        let now = self.inner.clock.now();
+        let due = due_rows(tx, now, shares).await?;
         let mut looked_at = HashMap::new();
         due.iter().for_each(|standing| *looked_at.entry(standing.app()).or_default() += 1);
         let lost = due
             .iter()
             .filter_map(|standing| Some(Lost { app: standing.app(), attempt: standing.level.lease.as_deref()? }));
-        history::give_up(&mut tx, &lost.collect::<Vec<_>>()).await?;
-        let credentials = credentials_of(&mut tx, &due).await?;
-        let alerts = waiting_alerts(&mut tx, &due, now).await?;
+        history::give_up(tx, &lost.collect::<Vec<_>>()).await?;
+        let credentials = credentials_of(tx, &due).await?;
+        let alerts = waiting_alerts(tx, &due, now).await?;
         let around = Around { credentials, alerts, now };
         let mut outbox = Outbox::default();
         for standing in due {
             let settings = self.inner.settings.get(standing.app(), &standing.overrides);
             self.settle_one(&standing, &settings, &around, resting, &mut outbox);
         }
-        let Outbox { levels, mut calls, moments } = outbox;
-        levels::write(&mut tx, &levels).await?;
-        history::begin(&mut tx, &calls).await?;
-        timeline::add(&mut tx, &moments).await?;
-        describe(&mut tx, &mut calls).await?;
-        fault::point("claim: before the commit");
-        tx.commit().await?;
-        fault::point("claim: after the commit");
-        self.inner.under_way.claimed(&calls);
-        Ok(Claimed { calls, looked_at })
+        levels::write(tx, &outbox.levels).await?;
+        history::begin(tx, &outbox.calls).await?;
+        timeline::add(tx, &outbox.moments).await?;
+        describe(tx, &mut outbox.calls).await?;
+        calls.append(&mut outbox.calls);
+        Ok(looked_at)
     }
 
     /// Whether a claimed call is still wanted, as far as this process knows: a poll may have come since. To be asked right before the call.
@@ -269,29 +294,41 @@ impl Outbox {
 
 /// Those of whom nobody else has hold. What a crash leaves is taken up when its lease ends.
 async fn due_rows(tx: &mut Tx, now: Timestamp, shares: &[Share]) -> Result<Vec<Standing>> {
-    let sql = locking!(
-        "select l.app_id, l.device_id, l.class from levels l join devices d on d.app_id = l.app_id and d.id = l.device_id
-         where l.app_id = $1 and l.due_at <= $2 order by l.due_at limit $3",
-        "for update of d skip locked"
+    let mut due =
+        if tx.is_alone() { due_at_once(tx, now, shares).await? } else { due_and_held(tx, now, shares).await? };
+    // Alerts first: on iOS a silent wake has to see that one is on its way.
+    due.sort_by_key(Standing::class);
+    Ok(due)
+}
+
+/// Where nobody else writes.
+async fn due_at_once(tx: &mut Tx, now: Timestamp, shares: &[Share]) -> Result<Vec<Standing>> {
+    let sql = select_standings!(
+        "levels l"
+        "where l.app_id = $1 and l.due_at <= $2 and d.app_id = l.app_id and d.id = l.device_id order by l.due_at limit $3"
     );
+    let mut due = Vec::new();
+    for share in shares {
+        due.extend(tx.fetch_all::<Standing>(sql, (Word(share.app), now.as_ms(), share.devices as i64)).await?);
+    }
+    Ok(due)
+}
+
+/// What is held is read once it is held: another may have changed it just before.
+async fn due_and_held(tx: &mut Tx, now: Timestamp, shares: &[Share]) -> Result<Vec<Standing>> {
+    let sql = "select l.app_id, l.device_id, l.class from levels l join devices d on d.app_id = l.app_id and d.id = l.device_id
+               where l.app_id = $1 and l.due_at <= $2 order by l.due_at limit $3 for update of d skip locked";
     type Key = (Word<AppId>, Word<DeviceId>, Word<Class>);
     let mut keys = Vec::new();
     for share in shares {
         keys.extend(tx.fetch_all::<Key>(sql, (Word(share.app), now.as_ms(), share.devices as i64)).await?);
     }
-    // What is held is read once it is held: another may have changed it just before.
-    let sql = locking!(
-        select_standings!(
-            "jsonb_each($1) r cross join levels l"
-            "where l.app_id = r.value->>0 and l.device_id = r.value->>1 and l.class = r.value->>2 and l.due_at <= $2
-               and d.app_id = l.app_id and d.id = l.device_id order by l.due_at"
-        ),
-        "for update of l skip locked"
+    let sql = select_standings!(
+        "jsonb_each($1) r cross join levels l"
+        "where l.app_id = r.value->>0 and l.device_id = r.value->>1 and l.class = r.value->>2 and l.due_at <= $2
+           and d.app_id = l.app_id and d.id = l.device_id order by l.due_at for update of l skip locked"
     );
-    let mut due: Vec<Standing> = tx.fetch_all(sql, (rows(&keys)?, now.as_ms())).await?;
-    // Alerts first: on iOS a silent wake has to see that one is on its way.
-    due.sort_by_key(Standing::class);
-    Ok(due)
+    Ok(tx.fetch_all(sql, (rows(&keys)?, now.as_ms())).await?)
 }
 
 async fn credentials_of(tx: &mut Tx, due: &[Standing]) -> Result<HashMap<AppId, Vec<Serving>>> {

@@ -5,7 +5,7 @@ use secrecy::ExposeSecret;
 
 use super::{
     Error, Result, Store,
-    db::{Json, Word, rows},
+    db::{Json, Word, row, rows},
     follows,
     levels::{self, reached},
 };
@@ -39,15 +39,16 @@ pub struct CredentialInfo {
     pub updated_at: Timestamp,
 }
 
-#[derive(sqlx::FromRow)]
-struct InfoRow {
-    transport: Word<Transport>,
-    name: String,
-    version: i64,
-    scope: Json<CredentialScope>,
-    fingerprint: String,
-    created_at: i64,
-    updated_at: i64,
+row! {
+    struct InfoRow {
+        transport: Word<Transport>,
+        name: String,
+        version: i64,
+        scope: Json<CredentialScope>,
+        fingerprint: String,
+        created_at: i64,
+        updated_at: i64,
+    }
 }
 
 impl From<InfoRow> for CredentialInfo {

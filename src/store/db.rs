@@ -1,9 +1,12 @@
 //! The one door to the database: statements written once, in the SQL that SQLite and PostgreSQL share (decision 3).
 //!
-//! Reads go through [`Db`] or a [`Tx`] that is a snapshot, writes through a [`Tx`]. In SQLite a writing transaction is the only one; in
-//! PostgreSQL it holds what it has locked, in the order of decision 8.
+//! Reads go through [`Db`] or a [`Tx`] that is a snapshot, writes through a [`Tx`]. In SQLite a writing transaction is the only one, and
+//! statements run on the thread that asks for them (decision 10); in PostgreSQL a transaction holds what it has locked, in the order of
+//! decision 8.
 
 mod checkpoint;
+mod each;
+mod error;
 mod migrations;
 mod partitions;
 mod postgres;
@@ -13,16 +16,21 @@ mod transfer;
 mod value;
 mod writer;
 
-use sqlx::{PgConnection, Result, Sqlite, SqliteConnection, Transaction};
+use rusqlite::Connection as SqliteConnection;
+use sqlx::{PgConnection, Transaction};
+use tokio_util::task::TaskTracker;
 
 use crate::domain::time::Timestamp;
 
+pub(super) use self::{each::fields, value::row};
 pub use self::{
+    each::{Each, Fields},
+    error::{Error, Result},
     postgres::Watch,
-    retry::{AsSqlx, broken_off, is_away, retry},
+    retry::{MayBeDatabase, broken_off, retry},
     sqlite::copy as copy_sqlite,
     transfer::{Moving, migrate},
-    value::{Json, Row, Values, Word, rows},
+    value::{Columns, Json, Row, Values, Word, rows},
 };
 
 /// A handle to the database; cloning it is cheap.
@@ -39,7 +47,7 @@ pub enum Tx {
     /// Of SQLite's writer.
     Sqlite(writer::Tx),
     /// A snapshot of SQLite.
-    SqliteSnapshot(Transaction<'static, Sqlite>),
+    SqliteSnapshot(sqlite::Reader),
     /// Of PostgreSQL.
     Postgres(Transaction<'static, sqlx::Postgres>),
 }
@@ -66,7 +74,7 @@ impl Turn {
     /// The next may have its turn, be it this process again.
     pub async fn end(self) -> Result<()> {
         match self.0 {
-            Some(lock) => lock.rollback().await,
+            Some(lock) => Ok(lock.rollback().await?),
             None => Ok(()),
         }
     }
@@ -113,7 +121,7 @@ impl Db {
     /// The same, but a file that is not there is not made.
     pub async fn open_existing(url: &str) -> anyhow::Result<Self> {
         if !is_postgres(url) {
-            sqlite::ensure_exists(url)?;
+            sqlite::Place::of(url)?.ensure_exists()?;
         }
         Self::open(url).await
     }
@@ -131,6 +139,15 @@ impl Db {
         match self {
             Self::Sqlite(file) => Ok(Tx::Sqlite(file.begin_unhurried().await?)),
             Self::Postgres(_) => self.begin().await,
+        }
+    }
+
+    /// So many devices' worth of work that nobody waits for is done before [`Tx::is_wanted`] is asked: a quarter of a millisecond. At
+    /// PostgreSQL nobody is in the way.
+    pub fn portion(&self) -> usize {
+        match self {
+            Self::Sqlite(_) => 4,
+            Self::Postgres(_) => usize::MAX,
         }
     }
 
@@ -171,16 +188,34 @@ impl Db {
     /// Rows of one statement, read.
     pub async fn fetch_all<T: Row>(&self, sql: &'static str, values: impl Values) -> Result<Vec<T>> {
         match self {
-            Self::Sqlite(file) => value::sqlite(sql, values)?.fetch_all(file.readers()).await,
-            Self::Postgres(server) => value::postgres(sql, values)?.fetch_all(server.pool()?).await,
+            Self::Sqlite(file) => sqlite::fetch_all(file.reader().await?.connection()?, sql, values),
+            Self::Postgres(server) => postgres::fetch_all(server.pool()?, sql, values).await,
+        }
+    }
+
+    /// The same for a statement that may look at many rows: no request waits for a thread that is at it.
+    pub async fn survey<T: Row + 'static>(&self, sql: &'static str, values: impl Values + 'static) -> Result<Vec<T>> {
+        match self {
+            Self::Sqlite(file) => file.survey(sql, values).await,
+            Self::Postgres(_) => self.fetch_all(sql, values).await,
         }
     }
 
     /// The row of one statement, read, if there is one.
     pub async fn fetch_optional<T: Row>(&self, sql: &'static str, values: impl Values) -> Result<Option<T>> {
         match self {
-            Self::Sqlite(file) => value::sqlite(sql, values)?.fetch_optional(file.readers()).await,
-            Self::Postgres(server) => value::postgres(sql, values)?.fetch_optional(server.pool()?).await,
+            Self::Sqlite(file) => sqlite::fetch_optional(file.reader().await?.connection()?, sql, values),
+            Self::Postgres(server) => postgres::fetch_optional(server.pool()?, sql, values).await,
+        }
+    }
+
+    /// Starts work that writes again and again: with SQLite it has a thread of its own, for there its statements run on the thread
+    /// that asks for them.
+    pub fn start(&self, name: &'static str, tasks: &TaskTracker, work: impl Future<Output = ()> + Send + 'static) {
+        let work = tasks.track_future(work);
+        match self {
+            Self::Sqlite(_) => sqlite::on_a_thread(name, work),
+            Self::Postgres(_) => postgres::in_a_task(work),
         }
     }
 
@@ -218,17 +253,43 @@ impl Db {
 
 impl Tx {
     /// Runs a statement and answers how many rows it changed.
-    #[expect(clippy::disallowed_methods, reason = "the one door")]
     pub async fn execute(&mut self, sql: impl Into<Sql>, values: impl Values) -> Result<u64> {
         let sql = sql.into();
-        Ok(match self.connection()? {
-            Connection::Sqlite(connection) => {
-                sqlx::query_with(sql.sqlite, values.sqlite()?).execute(connection).await?.rows_affected()
-            }
+        match self.connection()? {
+            Connection::Sqlite(connection) => sqlite::execute(connection, sql.sqlite, values),
+            Connection::Postgres(connection) => postgres::execute(connection, sql.postgres, values).await,
+        }
+    }
+
+    /// Writes many rows.
+    pub async fn execute_each<T: Fields>(&mut self, sql: &'static Each, rows: &[T]) -> Result<()> {
+        if rows.is_empty() {
+            return Ok(());
+        }
+        match self.connection()? {
+            Connection::Sqlite(connection) => sql.execute(connection, rows),
             Connection::Postgres(connection) => {
-                sqlx::query_with(sql.postgres, values.postgres()?).execute(connection).await?.rows_affected()
+                postgres::execute(connection, sql.postgres(), (value::rows(rows)?,)).await.map(drop)
             }
-        })
+        }
+    }
+
+    /// Writes many rows; answers what the statement returns.
+    pub async fn fetch_each<T: Fields, R: Row>(&mut self, sql: &'static Each, rows: &[T]) -> Result<Vec<R>> {
+        if rows.is_empty() {
+            return Ok(Vec::new());
+        }
+        match self.connection()? {
+            Connection::Sqlite(connection) => sql.fetch(connection, rows),
+            Connection::Postgres(connection) => {
+                postgres::fetch_all(connection, sql.postgres(), (value::rows(rows)?,)).await
+            }
+        }
+    }
+
+    /// Whether nobody else writes until this has been committed.
+    pub fn is_alone(&self) -> bool {
+        !matches!(self, Self::Postgres(_))
     }
 
     /// Locks the rows that a statement finds, in its order. In SQLite nobody else writes meanwhile, so there is nothing to do.
@@ -243,8 +304,8 @@ impl Tx {
     pub async fn fetch_all<T: Row>(&mut self, sql: impl Into<Sql>, values: impl Values) -> Result<Vec<T>> {
         let sql = sql.into();
         match self.connection()? {
-            Connection::Sqlite(connection) => value::sqlite(sql.sqlite, values)?.fetch_all(connection).await,
-            Connection::Postgres(connection) => value::postgres(sql.postgres, values)?.fetch_all(connection).await,
+            Connection::Sqlite(connection) => sqlite::fetch_all(connection, sql.sqlite, values),
+            Connection::Postgres(connection) => postgres::fetch_all(connection, sql.postgres, values).await,
         }
     }
 
@@ -252,29 +313,35 @@ impl Tx {
     pub async fn fetch_optional<T: Row>(&mut self, sql: impl Into<Sql>, values: impl Values) -> Result<Option<T>> {
         let sql = sql.into();
         match self.connection()? {
-            Connection::Sqlite(connection) => value::sqlite(sql.sqlite, values)?.fetch_optional(connection).await,
-            Connection::Postgres(connection) => value::postgres(sql.postgres, values)?.fetch_optional(connection).await,
+            Connection::Sqlite(connection) => sqlite::fetch_optional(connection, sql.sqlite, values),
+            Connection::Postgres(connection) => postgres::fetch_optional(connection, sql.postgres, values).await,
         }
     }
 
     /// The only row of a statement.
     pub async fn fetch_one<T: Row>(&mut self, sql: impl Into<Sql>, values: impl Values) -> Result<T> {
-        self.fetch_optional(sql, values).await?.ok_or(sqlx::Error::RowNotFound)
+        self.fetch_optional(sql, values).await?.ok_or(Error::NoRow)
+    }
+
+    /// Whether work that nobody waits for should end here and go on in another transaction: someone who is waited for stands in SQLite's
+    /// line.
+    pub fn is_wanted(&self) -> bool {
+        matches!(self, Self::Sqlite(tx) if tx.is_wanted())
     }
 
     /// Makes it so.
     pub async fn commit(self) -> Result<()> {
         match self {
             Self::Sqlite(tx) => tx.commit().await,
-            Self::SqliteSnapshot(tx) => tx.commit().await,
-            Self::Postgres(tx) => tx.commit().await,
+            Self::SqliteSnapshot(_) => Ok(()),
+            Self::Postgres(tx) => Ok(tx.commit().await?),
         }
     }
 
     fn connection(&mut self) -> Result<Connection<'_>> {
         Ok(match self {
             Self::Sqlite(tx) => Connection::Sqlite(tx.connection()?),
-            Self::SqliteSnapshot(tx) => Connection::Sqlite(tx),
+            Self::SqliteSnapshot(reader) => Connection::Sqlite(reader.connection()?),
             Self::Postgres(tx) => Connection::Postgres(tx),
         })
     }

@@ -5,7 +5,7 @@ use serde::Serialize;
 
 use super::{
     Result, Store,
-    db::{Tx, Word, retry, rows},
+    db::{Tx, Word, retry, row, rows},
     erase::{Erasure, Progress},
     levels, operations,
 };
@@ -49,31 +49,32 @@ pub struct Device {
     pub missed: u32,
 }
 
-#[derive(sqlx::FromRow)]
-pub(super) struct DeviceRow {
-    app_id: Word<AppId>,
-    id: Word<DeviceId>,
-    installation_id: String,
-    transport: Word<Transport>,
-    platform: Word<Platform>,
-    token: Option<String>,
-    token_kind: Word<TokenKind>,
-    token_version: i64,
-    environment: Word<Environment>,
-    topic: Option<String>,
-    user_id: Option<String>,
-    app_version: Option<String>,
-    os: Option<String>,
-    locale: Option<String>,
-    status: Word<DeviceStatus>,
-    status_reason: Option<String>,
-    status_at: i64,
-    registered_at: i64,
-    created_at: i64,
-    seen_at: i64,
-    fetched: i64,
-    acked: i64,
-    missed: i64,
+row! {
+    pub(super) struct DeviceRow {
+        app_id: Word<AppId>,
+        id: Word<DeviceId>,
+        installation_id: String,
+        transport: Word<Transport>,
+        platform: Word<Platform>,
+        token: Option<String>,
+        token_kind: Word<TokenKind>,
+        token_version: i64,
+        environment: Word<Environment>,
+        topic: Option<String>,
+        user_id: Option<String>,
+        app_version: Option<String>,
+        os: Option<String>,
+        locale: Option<String>,
+        status: Word<DeviceStatus>,
+        status_reason: Option<String>,
+        status_at: i64,
+        registered_at: i64,
+        created_at: i64,
+        seen_at: i64,
+        fetched: i64,
+        acked: i64,
+        missed: i64,
+    }
 }
 
 /// Devices with all their columns, by the clauses that follow.
@@ -199,7 +200,7 @@ impl Store {
         };
         let DeviceFilter { installation_id, user, feed, status } = filter;
         let values = (Word(app), after.to_owned(), user, status.map(Word), feed, limit as i64, installation_id);
-        let rows: Vec<DeviceRow> = self.db().fetch_all(sql, values).await?;
+        let rows: Vec<DeviceRow> = self.db().survey(sql, values).await?;
         Ok(rows.into_iter().map(Device::from).collect())
     }
 

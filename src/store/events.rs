@@ -1,17 +1,18 @@
 //! Events: accepted in sets, with their idempotency record and the intent to wake, in one transaction.
 
-use std::{collections::HashMap, time::Duration};
+use std::{collections::HashMap, sync::LazyLock, time::Duration};
 
 use serde::Serialize;
 use serde_json::value::RawValue;
 
 use super::{
     Error, Result, Store,
-    db::{Db, Json, Tx, Word, locking, rows},
+    db::{Db, Each, Json, Tx, Word, fields, locking, row, rows},
     fanout::{self, Raise},
+    group::Request,
 };
 use crate::domain::{
-    event::{CancelOn, Event, NewEvent, Op, WakeSpec},
+    event::{CancelOn, Event, NewEvent, Op, WakeClass, WakeSpec},
     feed::{FeedName, Position},
     id::{self, AppId, EventId},
     time::Timestamp,
@@ -43,6 +44,12 @@ pub struct Accept {
     pub traceparent: Option<String>,
 }
 
+impl Request for Accept {
+    fn work(&self) -> usize {
+        self.events.len()
+    }
+}
+
 /// What came of a request to append events.
 #[derive(Debug)]
 pub enum Accepted {
@@ -65,21 +72,22 @@ pub struct StoredEvent {
     pub traceparent: Option<String>,
 }
 
-/// The columns of an event, as `select_events!` names them.
-#[derive(sqlx::FromRow)]
-pub(super) struct EventRow {
-    position: i64,
-    id: Word<EventId>,
-    feed: Word<FeedName>,
-    kind: String,
-    key: Option<String>,
-    op: Option<Word<Op>>,
-    href: Option<String>,
-    data: Option<String>,
-    occurred_at: i64,
-    accepted_at: i64,
-    wake: Json<WakeSpec>,
-    traceparent: Option<String>,
+row! {
+    /// The columns of an event, as `select_events!` names them.
+    pub(super) struct EventRow {
+        position: i64,
+        id: Word<EventId>,
+        feed: Word<FeedName>,
+        kind: String,
+        key: Option<String>,
+        op: Option<Word<Op>>,
+        href: Option<String>,
+        data: Option<String>,
+        occurred_at: i64,
+        accepted_at: i64,
+        wake: Json<WakeSpec>,
+        traceparent: Option<String>,
+    }
 }
 
 /// Events with all their columns, by the clauses that follow.
@@ -123,9 +131,7 @@ impl TryFrom<EventRow> for StoredEvent {
 impl Store {
     /// Appends events to feeds and makes their followers due. When this returns, all of it is durable.
     pub async fn accept(&self, accept: Accept) -> Result<Accepted> {
-        let accepted = self.inner.accepts.write(accept).await?;
-        self.ring();
-        Ok(accepted)
+        self.inner.accepts.write(accept).await
     }
 
     /// One event.
@@ -191,17 +197,13 @@ pub(super) async fn append(tx: &mut Tx, now: Timestamp, chunk: u32, batch: &[Acc
             records.insert((request.app, key), record);
         }
         raises.extend(events.iter().filter_map(|event| Raise::of(request.app, event)));
-        for event in &events {
-            event_rows.push(
-                serde_json::to_value(EventValues::new(request.app, event, request.traceparent.as_deref()))
-                    .map_err(|error| Error::Corrupt(error.to_string()))?,
-            );
-        }
+        let values = |event| EventValues::new(request.app, event, request.traceparent.as_deref());
+        event_rows.extend(events.iter().map(values));
         answers.push(Accepted::New(events));
     }
     advance(tx, counters).await?;
-    insert(tx, &event_rows).await?;
-    insert_records(tx, &fresh_records).await?;
+    tx.execute_each(&INSERT, &event_rows).await?;
+    tx.execute_each(&RECORD, &fresh_records).await?;
     fanout::begin(tx, raises, chunk, now).await?;
     Ok(answers)
 }
@@ -245,23 +247,33 @@ async fn advance(tx: &mut Tx, counters: HashMap<AppId, i64>) -> Result<()> {
     Ok(())
 }
 
-#[derive(Serialize)]
-struct RecordValues {
-    app: AppId,
-    key: String,
-    fingerprint: String,
-    event_ids: String,
-    first_position: i64,
-    accepted_at: i64,
+fields! {
+    struct RecordValues {
+        app: Word<AppId>,
+        key: String,
+        fingerprint: String,
+        event_ids: Json<Vec<EventId>>,
+        first_position: i64,
+        accepted_at: i64,
+    }
 }
+
+static RECORD: LazyLock<Each> = LazyLock::new(|| {
+    Each::of(
+        "insert into idempotency (app_id, key, fingerprint, event_ids, first_position, accepted_at)
+         select {app}, {key}, {fingerprint}, {event_ids}, {first_position:int}, {accepted_at:int} {rows} where true
+         on conflict (app_id, key) do update set fingerprint = excluded.fingerprint, event_ids = excluded.event_ids,
+             first_position = excluded.first_position, accepted_at = excluded.accepted_at",
+    )
+});
 
 impl RecordValues {
     fn new(app: AppId, key: &str, record: &Record) -> Self {
         Self {
-            app,
+            app: Word(app),
             key: key.to_owned(),
             fingerprint: record.fingerprint.clone(),
-            event_ids: rows(&record.event_ids).unwrap_or_default(),
+            event_ids: Json(record.event_ids.clone()),
             first_position: record.first_position,
             accepted_at: record.accepted_at.as_ms(),
         }
@@ -293,46 +305,41 @@ async fn recorded(tx: &mut Tx, now: Timestamp, batch: &[Accept]) -> Result<HashM
     Ok(found.into_iter().map(record).collect())
 }
 
-async fn insert_records(tx: &mut Tx, records: &[RecordValues]) -> Result<()> {
-    if records.is_empty() {
-        return Ok(());
+fields! {
+    /// The columns of an event on the way in.
+    struct EventValues {
+        app: Word<AppId>,
+        position: i64,
+        id: Word<EventId>,
+        feed: Word<FeedName>,
+        kind: String,
+        key: Option<String>,
+        op: Option<Word<Op>>,
+        href: Option<String>,
+        data: Option<String>,
+        occurred_at: i64,
+        accepted_at: i64,
+        expires_at: i64,
+        /// As text, for PostgreSQL's JSON cannot hold U+0000.
+        wake: String,
+        wake_class: Word<WakeClass>,
+        cancel_on: Word<CancelOn>,
+        bytes: i64,
+        traceparent: Option<String>,
     }
-    let sql = "insert into idempotency (app_id, key, fingerprint, event_ids, first_position, accepted_at)
-               select value->>'app', value->>'key', value->>'fingerprint', value->>'event_ids',
-                      cast(value->>'first_position' as bigint), cast(value->>'accepted_at' as bigint)
-               from jsonb_each($1) where true
-               on conflict (app_id, key) do update set fingerprint = excluded.fingerprint,
-                   event_ids = excluded.event_ids, first_position = excluded.first_position,
-                   accepted_at = excluded.accepted_at";
-    tx.execute(sql, (rows(records)?,)).await?;
-    Ok(())
 }
 
-/// The columns of an event on the way in.
-#[derive(Serialize)]
-struct EventValues<'a> {
-    app: AppId,
-    position: i64,
-    id: EventId,
-    feed: &'a FeedName,
-    kind: &'a str,
-    key: Option<&'a str>,
-    op: Option<Op>,
-    href: Option<&'a str>,
-    data: Option<&'a str>,
-    occurred_at: i64,
-    accepted_at: i64,
-    expires_at: i64,
-    /// As text, for PostgreSQL's JSON cannot hold U+0000.
-    wake: String,
-    wake_class: crate::domain::event::WakeClass,
-    cancel_on: CancelOn,
-    bytes: i64,
-    traceparent: Option<&'a str>,
-}
+static INSERT: LazyLock<Each> = LazyLock::new(|| {
+    Each::of(
+        "insert into events (app_id, position, id, feed, kind, key, op, href, data, occurred_at, accepted_at, expires_at, wake,
+             wake_class, cancel_on, bytes, traceparent)
+         select {app}, {position:int}, {id}, {feed}, {kind}, {key}, {op}, {href}, {data}, {occurred_at:int}, {accepted_at:int},
+             {expires_at:int}, {wake}, {wake_class}, {cancel_on}, {bytes:int}, {traceparent} {rows}",
+    )
+});
 
-impl<'a> EventValues<'a> {
-    fn new(app: AppId, event: &'a Event, traceparent: Option<&'a str>) -> Self {
+impl EventValues {
+    fn new(app: AppId, event: &Event, traceparent: Option<&str>) -> Self {
         let content = &event.content;
         let data = content.data.as_deref().map(RawValue::get);
         let texts =
@@ -343,36 +350,24 @@ impl<'a> EventValues<'a> {
         const FRAME_BYTES: usize = 300;
         let bytes = FRAME_BYTES + alert_bytes + texts.into_iter().flatten().map(str::len).sum::<usize>();
         Self {
-            app,
+            app: Word(app),
             position: event.position.0,
-            id: event.id,
-            feed: &content.feed,
-            kind: &content.kind,
-            key: content.key.as_deref(),
-            op: content.op,
-            href: content.href.as_deref(),
-            data,
+            id: Word(event.id),
+            feed: Word(content.feed.clone()),
+            kind: content.kind.clone(),
+            key: content.key.clone(),
+            op: content.op.map(Word),
+            href: content.href.clone(),
+            data: data.map(str::to_owned),
             occurred_at: event.occurred_at.as_ms(),
             accepted_at: event.accepted_at.as_ms(),
             expires_at: event.expires_at().as_ms(),
             // It is made of words, numbers and texts, which can always be written.
             wake: serde_json::to_string(&content.wake).unwrap_or_default(),
-            wake_class: content.wake.class,
-            cancel_on: content.wake.alert.as_ref().map_or(CancelOn::Fetch, |alert| alert.cancel_on),
+            wake_class: Word(content.wake.class),
+            cancel_on: Word(content.wake.alert.as_ref().map_or(CancelOn::Fetch, |alert| alert.cancel_on)),
             bytes: bytes as i64,
-            traceparent,
+            traceparent: traceparent.map(str::to_owned),
         }
     }
-}
-
-async fn insert(tx: &mut Tx, events: &[serde_json::Value]) -> Result<()> {
-    let sql = "insert into events (app_id, position, id, feed, kind, key, op, href, data, occurred_at, accepted_at, expires_at,
-                   wake, wake_class, cancel_on, bytes, traceparent)
-               select value->>'app', cast(value->>'position' as bigint), value->>'id', value->>'feed', value->>'kind',
-                   value->>'key', value->>'op', value->>'href', value->>'data', cast(value->>'occurred_at' as bigint),
-                   cast(value->>'accepted_at' as bigint), cast(value->>'expires_at' as bigint), value->>'wake',
-                   value->>'wake_class', value->>'cancel_on', cast(value->>'bytes' as bigint), value->>'traceparent'
-               from jsonb_each($1)";
-    tx.execute(sql, (rows(events)?,)).await?;
-    Ok(())
 }

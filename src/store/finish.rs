@@ -115,10 +115,28 @@ impl Store {
     }
 }
 
-/// Finishes a batch of calls in one transaction.
+/// Finishes a batch of calls, in one transaction unless that is in somebody's way.
 pub(super) async fn write(db: &Db, settings: &SettingsCache, now: Timestamp, batch: &[Finished]) -> Result<Vec<Due>> {
-    let mut tx = db.begin_unhurried().await?;
-    let present = present(&mut tx, batch.iter().map(|finished| &finished.call)).await?;
+    let (mut due, mut rest) = (Vec::with_capacity(batch.len()), batch);
+    while !rest.is_empty() {
+        let mut tx = db.begin_unhurried().await?;
+        loop {
+            let (portion, others) = rest.split_at(rest.len().min(db.portion()));
+            due.extend(write_portion(&mut tx, settings, now, portion).await?);
+            rest = others;
+            if rest.is_empty() || tx.is_wanted() {
+                break;
+            }
+        }
+        fault::point("finish: before the commit");
+        tx.commit().await?;
+        fault::point("finish: after the commit");
+    }
+    Ok(due)
+}
+
+async fn write_portion(tx: &mut Tx, settings: &SettingsCache, now: Timestamp, batch: &[Finished]) -> Result<Vec<Due>> {
+    let present = present(tx, batch.iter().map(|finished| &finished.call)).await?;
     let judge = |finished: &Finished, standing: &Standing| {
         verdict::judge(&finished.reply, &answered(&finished.call, standing), now)
     };
@@ -129,7 +147,7 @@ pub(super) async fn write(db: &Db, settings: &SettingsCache, now: Timestamp, bat
         })
         .collect();
     let weighed: Vec<Weighed> = judged.iter().filter_map(Judged::weighed).collect();
-    let mut weighing = brake::weigh(&mut tx, &weighed, now).await?;
+    let mut weighing = brake::weigh(tx, &weighed, now).await?;
     let mut outbox = Outbox { sentences: std::mem::take(&mut weighing.sentences), ..Outbox::default() };
     for Judged { finished, standing } in judged {
         let call = &finished.call;
@@ -143,20 +161,17 @@ pub(super) async fn write(db: &Db, settings: &SettingsCache, now: Timestamp, bat
         }
     }
     let levels: Vec<Level> = outbox.levels.into_values().collect();
-    let completed = history::complete(&mut tx, &outbox.answers).await?;
+    let completed = history::complete(tx, &outbox.answers).await?;
     for Finished { call, reply, .. } in batch.iter().filter(|finished| completed.contains(&finished.call.attempt)) {
         let outcome = Tally::Attempts(reply.meaning.outcome());
         outbox.tallies.count(call.app, call.target.transport, call.wake_class, call.started_at, outcome, 1);
     }
-    levels::write(&mut tx, &levels).await?;
-    tell_background(&mut tx, &outbox.background).await?;
-    change_statuses(&mut tx, &outbox.statuses.into_values().collect::<Vec<_>>(), now).await?;
-    timeline::add(&mut tx, &outbox.moments).await?;
-    outbox.tallies.write(&mut tx).await?;
-    weighing.engage(&mut tx, now).await?;
-    fault::point("finish: before the commit");
-    tx.commit().await?;
-    fault::point("finish: after the commit");
+    levels::write(tx, &levels).await?;
+    tell_background(tx, &outbox.background).await?;
+    change_statuses(tx, &outbox.statuses.into_values().collect::<Vec<_>>(), now).await?;
+    timeline::add(tx, &outbox.moments).await?;
+    outbox.tallies.write(tx).await?;
+    weighing.engage(tx, now).await?;
     let due_now = levels.iter().any(|level| level.due_at.is_some_and(|due_at| due_at <= now.as_ms()));
     Ok(vec![if due_now { Due::Now } else { Due::Later }; batch.len()])
 }

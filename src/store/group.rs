@@ -6,32 +6,49 @@ use std::{future::Future, sync::Arc};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::task::TaskTracker;
 
-use super::{Error, Result, db::retry};
+use super::{
+    Error, Result,
+    db::{Db, retry},
+};
 
-/// At most so many requests share a transaction …
+/// At most so many requests share a transaction, …
 const BATCH: usize = 64;
+/// … no more than this much work, unless one alone is more, …
+const WORK: usize = 500;
 /// … and so many wait for one; more are told that the store is busy.
 const WAITING: usize = 4096;
 
 /// A queue of requests that are written together. While one transaction commits, the next one gathers, so nobody waits for company.
 pub struct Group<Q, A> {
-    queue: mpsc::Sender<(Q, oneshot::Sender<Result<A>>)>,
+    queue: mpsc::Sender<Asked<Q, A>>,
 }
 
-impl<Q: Send + Sync + 'static, A: Send + 'static> Group<Q, A> {
+/// A request that others may share a transaction with.
+pub trait Request {
+    /// How much work it is: the rows that it writes, about.
+    fn work(&self) -> usize {
+        1
+    }
+}
+
+/// Who has asked, and where the answer goes.
+type Asked<Q, A> = (Q, oneshot::Sender<Result<A>>);
+
+impl<Q: Request + Send + Sync + 'static, A: Send + 'static> Group<Q, A> {
     /// Starts the queue; `write` puts a whole batch into one transaction and answers each request in its place.
-    pub fn start<F, Fut>(tasks: &TaskTracker, write: F) -> Self
+    pub fn start<F, Fut>(name: &'static str, db: &Db, tasks: &TaskTracker, write: F) -> Self
     where
-        F: Fn(Arc<Vec<Q>>) -> Fut + Send + Sync + 'static,
+        F: Fn(Db, Arc<Vec<Q>>) -> Fut + Send + Sync + 'static,
         Fut: Future<Output = Result<Vec<A>>> + Send,
     {
-        let (queue, mut waiting) = mpsc::channel::<(Q, oneshot::Sender<Result<A>>)>(WAITING);
-        tasks.spawn(async move {
+        let (queue, mut waiting) = mpsc::channel::<Asked<Q, A>>(WAITING);
+        let to = db.clone();
+        db.start(name, tasks, async move {
             let mut batch = Vec::with_capacity(BATCH);
-            while waiting.recv_many(&mut batch, BATCH).await > 0 {
-                let (requests, callers): (Vec<_>, Vec<_>) = batch.drain(..).unzip();
+            while !batch.is_empty() || waiting.recv_many(&mut batch, BATCH).await > 0 {
+                let (requests, callers): (Vec<_>, Vec<_>) = batch.drain(..share(&batch)).unzip();
                 let requests = Arc::new(requests);
-                match retry(|| write(Arc::clone(&requests))).await {
+                match retry(|| write(to.clone(), Arc::clone(&requests))).await {
                     // A caller that has gone away does not mind.
                     Ok(answers) => {
                         callers.into_iter().zip(answers).for_each(|(caller, answer)| drop(caller.send(Ok(answer))))
@@ -59,4 +76,14 @@ impl<Q: Send + Sync + 'static, A: Send + 'static> Group<Q, A> {
         self.queue.try_send((request, caller)).map_err(|_| Error::Busy)?;
         answer.await.map_err(|_| Error::Busy)?
     }
+}
+
+/// How many of the first of those who have asked may share a transaction.
+fn share<Q: Request, A>(asked: &[Asked<Q, A>]) -> usize {
+    let mut work = 0;
+    let fits = asked.iter().take_while(|(request, _)| {
+        work += request.work();
+        work <= WORK
+    });
+    fits.count().max(1)
 }

@@ -1,13 +1,13 @@
 //! Attempts: written when a call starts, completed when it ends, read by people who ask what happened.
 
-use std::collections::HashSet;
+use std::{collections::HashSet, sync::LazyLock};
 
 use serde::Serialize;
 
 use super::{
     Result, Store,
     call::{Call, Finished},
-    db::{Tx, Word, rows},
+    db::{Each, Tx, Word, fields, row, rows},
     devices::Device,
     tallies::Tallies,
 };
@@ -46,25 +46,25 @@ pub struct Attempt {
     pub bytes: Option<i64>,
 }
 
-#[derive(sqlx::FromRow)]
-struct AttemptRow {
-    id: Word<AttemptId>,
-    wake_id: Word<WakeId>,
-    device_id: Word<DeviceId>,
-    transport: Word<Transport>,
-    class: Word<Class>,
-    #[sqlx(rename = "try")]
-    tries: i64,
-    after_position: i64,
-    head: i64,
-    started_at: i64,
-    duration_ms: Option<i64>,
-    outcome: Option<Word<Outcome>>,
-    status: Option<i64>,
-    reason: Option<String>,
-    provider_id: Option<String>,
-    retry_at: Option<i64>,
-    bytes: Option<i64>,
+row! {
+    struct AttemptRow {
+        id: Word<AttemptId>,
+        wake_id: Word<WakeId>,
+        device_id: Word<DeviceId>,
+        transport: Word<Transport>,
+        class: Word<Class>,
+        tries: i64,
+        after_position: i64,
+        head: i64,
+        started_at: i64,
+        duration_ms: Option<i64>,
+        outcome: Option<Word<Outcome>>,
+        status: Option<i64>,
+        reason: Option<String>,
+        provider_id: Option<String>,
+        retry_at: Option<i64>,
+        bytes: Option<i64>,
+    }
 }
 
 macro_rules! select_attempts {
@@ -146,7 +146,7 @@ impl Store {
         let since_ms = since.map(Timestamp::as_ms);
         let (wake, device, outcome) = (wake.map(Word), device.map(Word), outcome.map(Word));
         let values = (Word(app), wake, device, outcome, since_ms, before.to_owned(), limit as i64);
-        let found: Vec<AttemptRow> = self.db().fetch_all(sql, values).await?;
+        let found: Vec<AttemptRow> = self.db().survey(sql, values).await?;
         Ok(found.into_iter().map(Attempt::from).collect())
     }
 
@@ -174,7 +174,7 @@ impl Store {
             " order by device_id, id limit $5"
         );
         let values = (Word(app), position.0, after.0.to_owned(), after.1.to_owned(), limit as i64);
-        let found: Vec<AttemptRow> = self.db().fetch_all(sql, values).await?;
+        let found: Vec<AttemptRow> = self.db().survey(sql, values).await?;
         Ok(found.into_iter().map(Attempt::from).collect())
     }
 }
@@ -201,60 +201,65 @@ pub(super) async fn of_device_from(
     Ok(tx.fetch_all::<AttemptRow>(sql, values).await?.into_iter().map(Attempt::from).collect())
 }
 
-#[derive(Serialize)]
-struct Begun {
-    app: AppId,
-    id: AttemptId,
-    wake: WakeId,
-    device: DeviceId,
-    transport: Transport,
-    class: Class,
-    tries: u32,
-    after: Position,
-    head: Position,
-    token_version: i64,
-    started_at: i64,
+fields! {
+    /// An attempt as it starts.
+    struct Begun {
+        app: Word<AppId>,
+        id: Word<AttemptId>,
+        wake: Word<WakeId>,
+        device: Word<DeviceId>,
+        transport: Word<Transport>,
+        class: Word<Class>,
+        tries: i64,
+        after: i64,
+        head: i64,
+        token_version: i64,
+        started_at: i64,
+    }
 }
+
+static BEGIN: LazyLock<Each> = LazyLock::new(|| {
+    Each::of(
+        "insert into attempts (app_id, id, wake_id, device_id, transport, class, try, after_position, head, token_version, started_at)
+         select {app}, {id}, {wake}, {device}, {transport}, {class}, {tries:int}, {after:int}, {head:int}, {token_version:int},
+             {started_at:int} {rows}",
+    )
+});
 
 /// Writes the attempts of calls that are about to be made.
 pub(super) async fn begin(tx: &mut Tx, calls: &[Call]) -> Result<()> {
     let begun: Vec<_> = (calls.iter())
         .map(|call| Begun {
-            app: call.app,
-            id: call.attempt,
-            wake: call.trigger.wake,
-            device: call.device,
-            transport: call.target.transport,
-            class: call.wake_class,
-            tries: call.tries,
-            after: call.after,
-            head: call.trigger.head,
+            app: Word(call.app),
+            id: Word(call.attempt),
+            wake: Word(call.trigger.wake),
+            device: Word(call.device),
+            transport: Word(call.target.transport),
+            class: Word(call.wake_class),
+            tries: i64::from(call.tries),
+            after: call.after.0,
+            head: call.trigger.head.0,
             token_version: call.token_version,
             started_at: call.started_at.as_ms(),
         })
         .collect();
-    let sql = "insert into attempts (app_id, id, wake_id, device_id, transport, class, try, after_position, head, token_version,
-                   started_at)
-               select value->>'app', value->>'id', value->>'wake', value->>'device', value->>'transport', value->>'class',
-                   cast(value->>'tries' as bigint), cast(value->>'after' as bigint), cast(value->>'head' as bigint),
-                   cast(value->>'token_version' as bigint), cast(value->>'started_at' as bigint)
-               from jsonb_each($1)";
-    tx.execute(sql, (rows(&begun)?,)).await?;
-    Ok(())
+    Ok(tx.execute_each(&BEGIN, &begun).await?)
 }
 
-/// How an attempt ended.
-#[derive(Serialize)]
-pub(super) struct Answer<'a> {
-    app: AppId,
-    id: AttemptId,
-    duration_ms: i64,
-    outcome: Outcome,
-    status: Option<u16>,
-    reason: Option<&'a str>,
-    provider_id: Option<&'a str>,
-    retry_at: Option<i64>,
-    bytes: u32,
+fields! {
+    /// How an attempt ended.
+    #[derive(Clone, Copy)]
+    pub(super) struct Answer<'a> {
+        app: Word<AppId>,
+        id: Word<AttemptId>,
+        duration_ms: i64,
+        outcome: Word<Outcome>,
+        status: Option<i64>,
+        reason: Option<&'a str>,
+        provider_id: Option<&'a str>,
+        retry_at: Option<i64>,
+        bytes: i64,
+    }
 }
 
 impl<'a> Answer<'a> {
@@ -262,15 +267,15 @@ impl<'a> Answer<'a> {
     pub fn new(finished: &'a Finished, retry_at: Option<Timestamp>) -> Self {
         let reply = &finished.reply;
         Self {
-            app: finished.call.app,
-            id: finished.call.attempt,
+            app: Word(finished.call.app),
+            id: Word(finished.call.attempt),
             duration_ms: i64::try_from(finished.duration.as_millis()).unwrap_or(i64::MAX),
-            outcome: reply.meaning.outcome(),
-            status: reply.status,
+            outcome: Word(reply.meaning.outcome()),
+            status: reply.status.map(i64::from),
             reason: reply.reason.as_deref(),
             provider_id: reply.provider_id.as_deref(),
             retry_at: retry_at.map(Timestamp::as_ms),
-            bytes: reply.bytes,
+            bytes: i64::from(reply.bytes),
         }
     }
 }
@@ -280,25 +285,23 @@ impl<'a> Answer<'a> {
 pub(super) async fn complete(tx: &mut Tx, answers: &[Answer<'_>]) -> Result<HashSet<AttemptId>> {
     macro_rules! complete {
         ($rest:literal) => {
-            concat!(
-                "update attempts set
-                     duration_ms = cast(r.value->>'duration_ms' as bigint), outcome = r.value->>'outcome',
-                     status = cast(r.value->>'status' as bigint), reason = r.value->>'reason',
-                     provider_id = r.value->>'provider_id', retry_at = cast(r.value->>'retry_at' as bigint),
-                     bytes = cast(r.value->>'bytes' as bigint)
-                 from jsonb_each($1) r
-                 where attempts.app_id = r.value->>'app' and attempts.id = r.value->>'id' ",
-                $rest
-            )
+            LazyLock::new(|| {
+                Each::of(concat!(
+                    "update attempts set
+                         duration_ms = {duration_ms:int}, outcome = {outcome}, status = {status:int}, reason = {reason},
+                         provider_id = {provider_id}, retry_at = {retry_at:int}, bytes = {bytes:int}
+                     {rows} where attempts.app_id = {app} and attempts.id = {id} ",
+                    $rest
+                ))
+            })
         };
     }
-    let sql = complete!("and attempts.outcome is null returning attempts.id");
-    let completed: Vec<(Word<AttemptId>,)> = tx.fetch_all(sql, (rows(answers)?,)).await?;
-    let completed: HashSet<AttemptId> = completed.into_iter().map(|(id,)| id.0).collect();
-    let late: Vec<_> = answers.iter().filter(|answer| !completed.contains(&answer.id)).collect();
-    if !late.is_empty() {
-        tx.execute(complete!(""), (rows(&late)?,)).await?;
-    }
+    static COMPLETE: LazyLock<Each> = complete!("and attempts.outcome is null returning attempts.id");
+    static COMPLETE_LATE: LazyLock<Each> = complete!("");
+    let completed: Vec<Word<AttemptId>> = tx.fetch_each(&COMPLETE, answers).await?;
+    let completed: HashSet<AttemptId> = completed.into_iter().map(|id| id.0).collect();
+    let late: Vec<_> = answers.iter().filter(|answer| !completed.contains(&answer.id.0)).copied().collect();
+    tx.execute_each(&COMPLETE_LATE, &late).await?;
     Ok(completed)
 }
 

@@ -1,11 +1,13 @@
 //! The level row: how far a device should be in one class, the one wake that may be open, and what has gone before (decision 4).
 
+use std::sync::LazyLock;
+
 use serde::Serialize;
 
 use super::{
     Result,
     call::Call,
-    db::{Json, Tx, Word, rows},
+    db::{Each, Json, Tx, Word, fields, row, rows},
 };
 use crate::domain::{
     budget::Bucket,
@@ -18,41 +20,49 @@ use crate::domain::{
     time::Timestamp,
 };
 
-/// A level row. What wants the device awake is written by fan-out and follows; all else by who holds it in a transaction.
-#[derive(Debug, Clone, PartialEq, Serialize, sqlx::FromRow)]
-pub(super) struct Level {
-    pub app_id: Word<AppId>,
-    pub device_id: Word<DeviceId>,
-    pub class: Word<Class>,
-    #[serde(skip)]
-    pub head: i64,
-    #[serde(skip)]
-    pub sticky_head: i64,
-    #[serde(skip)]
-    pub feed: Option<Word<FeedName>>,
-    #[serde(skip)]
-    pub expires_at: i64,
-    pub told: i64,
-    pub told_at: Option<i64>,
-    pub told_expires_at: i64,
-    pub passed: i64,
-    pub wakes_unfetched: i64,
-    pub heads_unfetched: Json<Unfetched>,
-    pub rewake_from: i64,
-    pub rewakes: i64,
-    pub budget_full_at: i64,
-    pub due_at: Option<i64>,
-    pub waits_for: Option<Word<DeferReason>>,
-    pub wake_id: Option<Word<WakeId>>,
-    pub wake_head: Option<i64>,
-    pub wake_feed: Option<Word<FeedName>>,
-    pub wake_expires_at: Option<i64>,
-    pub wake_cancel_on: Option<Word<CancelOn>>,
-    pub wake_class: Option<Word<Class>>,
-    pub tries: i64,
-    /// The id of the attempt that holds the wake.
-    pub lease: Option<String>,
+row! {
+    /// A level row. What wants the device awake is written by fan-out and follows; all else by who holds it in a transaction.
+    #[derive(Debug, Clone, PartialEq, Serialize)]
+    pub(super) struct Level {
+        pub app_id: Word<AppId>,
+        pub device_id: Word<DeviceId>,
+        pub class: Word<Class>,
+        #[serde(skip)]
+        pub head: i64,
+        #[serde(skip)]
+        pub sticky_head: i64,
+        #[serde(skip)]
+        pub feed: Option<Word<FeedName>>,
+        #[serde(skip)]
+        pub expires_at: i64,
+        pub told: i64,
+        pub told_at: Option<i64>,
+        pub told_expires_at: i64,
+        pub passed: i64,
+        pub wakes_unfetched: i64,
+        pub heads_unfetched: Json<Unfetched>,
+        pub rewake_from: i64,
+        pub rewakes: i64,
+        pub budget_full_at: i64,
+        pub due_at: Option<i64>,
+        pub waits_for: Option<Word<DeferReason>>,
+        pub wake_id: Option<Word<WakeId>>,
+        pub wake_head: Option<i64>,
+        pub wake_feed: Option<Word<FeedName>>,
+        pub wake_expires_at: Option<i64>,
+        pub wake_cancel_on: Option<Word<CancelOn>>,
+        pub wake_class: Option<Word<Class>>,
+        pub tries: i64,
+        /// The id of the attempt that holds the wake.
+        pub lease: Option<String>,
+    }
 }
+
+// What of it is written back.
+fields!(of Level {
+    app_id device_id class told told_at told_expires_at passed wakes_unfetched heads_unfetched rewake_from rewakes budget_full_at
+    due_at waits_for wake_id wake_head wake_feed wake_expires_at wake_cancel_on wake_class tries lease
+});
 
 /// The columns of a [`Level`], of the table alias `l`.
 macro_rules! level_columns {
@@ -175,27 +185,21 @@ pub(super) async fn hold(tx: &mut Tx, devices: impl IntoIterator<Item = (AppId, 
     Ok(())
 }
 
+static WRITE: LazyLock<Each> = LazyLock::new(|| {
+    Each::of(
+        "update levels set
+             told = {told:int}, told_at = {told_at:int}, told_expires_at = {told_expires_at:int}, passed = {passed:int},
+             wakes_unfetched = {wakes_unfetched:int}, heads_unfetched = {heads_unfetched}, rewake_from = {rewake_from:int},
+             rewakes = {rewakes:int}, budget_full_at = {budget_full_at:int}, due_at = {due_at:int}, waits_for = {waits_for},
+             wake_id = {wake_id}, wake_head = {wake_head:int}, wake_feed = {wake_feed}, wake_expires_at = {wake_expires_at:int},
+             wake_cancel_on = {wake_cancel_on}, wake_class = {wake_class}, tries = {tries:int}, lease = {lease}
+         {rows} where levels.app_id = {app_id} and levels.device_id = {device_id} and levels.class = {class}",
+    )
+});
+
 /// Writes level rows back, but for what wants the device awake.
 pub(super) async fn write(tx: &mut Tx, levels: &[Level]) -> Result<()> {
-    if levels.is_empty() {
-        return Ok(());
-    }
-    let sql = "update levels set
-                   told = cast(r.value->>'told' as bigint), told_at = cast(r.value->>'told_at' as bigint),
-                   told_expires_at = cast(r.value->>'told_expires_at' as bigint), passed = cast(r.value->>'passed' as bigint),
-                   wakes_unfetched = cast(r.value->>'wakes_unfetched' as bigint), heads_unfetched = r.value->>'heads_unfetched',
-                   rewake_from = cast(r.value->>'rewake_from' as bigint), rewakes = cast(r.value->>'rewakes' as bigint),
-                   budget_full_at = cast(r.value->>'budget_full_at' as bigint),
-                   due_at = cast(r.value->>'due_at' as bigint), waits_for = r.value->>'waits_for',
-                   wake_id = r.value->>'wake_id', wake_head = cast(r.value->>'wake_head' as bigint),
-                   wake_feed = r.value->>'wake_feed', wake_expires_at = cast(r.value->>'wake_expires_at' as bigint),
-                   wake_cancel_on = r.value->>'wake_cancel_on', wake_class = r.value->>'wake_class',
-                   tries = cast(r.value->>'tries' as bigint), lease = r.value->>'lease'
-               from jsonb_each($1) r
-               where levels.app_id = r.value->>'app_id' and levels.device_id = r.value->>'device_id'
-                 and levels.class = r.value->>'class'";
-    tx.execute(sql, (rows(levels)?,)).await?;
-    Ok(())
+    Ok(tx.execute_each(&WRITE, levels).await?)
 }
 
 /// What waits for devices that can be pushed to again is due; an alert that was given up for a verdict's sake is worth another try.

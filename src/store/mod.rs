@@ -65,7 +65,7 @@ pub use self::{
     visits::{Visit, Visited},
 };
 use self::{
-    db::{AsSqlx, Db},
+    db::{Db, MayBeDatabase},
     group::Group,
     node::Node,
     settings::SettingsCache,
@@ -90,10 +90,10 @@ pub enum Error {
     Busy,
     /// The database cannot be reached: try again soon.
     #[error("the database cannot be reached: {0}")]
-    Away(sqlx::Error),
+    Away(db::Error),
     /// The database failed.
     #[error("the database failed: {0}")]
-    Database(sqlx::Error),
+    Database(db::Error),
     /// What is stored cannot be read.
     #[error("stored data cannot be read: {0}")]
     Corrupt(String),
@@ -102,11 +102,11 @@ pub enum Error {
     Shared(Arc<Error>),
 }
 
-impl AsSqlx for Error {
-    fn as_sqlx(&self) -> Option<&sqlx::Error> {
+impl MayBeDatabase for Error {
+    fn database(&self) -> Option<&db::Error> {
         match self {
             Self::Database(error) | Self::Away(error) => Some(error),
-            Self::Shared(error) => error.as_sqlx(),
+            Self::Shared(error) => error.database(),
             Self::Busy | Self::Corrupt(_) => None,
         }
     }
@@ -115,9 +115,9 @@ impl AsSqlx for Error {
 /// What the store's methods answer.
 pub type Result<T> = std::result::Result<T, Error>;
 
-impl From<sqlx::Error> for Error {
-    fn from(error: sqlx::Error) -> Self {
-        if db::is_away(&error) { Self::Away(error) } else { Self::Database(error) }
+impl From<db::Error> for Error {
+    fn from(error: db::Error) -> Self {
+        if error.is_away() { Self::Away(error) } else { Self::Database(error) }
     }
 }
 
@@ -195,24 +195,28 @@ impl Store {
         node.start(&db, tasks, &stop);
         db.keep_days(clock.now(), Timestamp::default()).await;
         let accepts = {
-            let (db, clock) = (db.clone(), clock.clone());
-            Group::start(tasks, move |batch: Arc<Vec<Accept>>| {
-                let (db, now) = (db.clone(), clock.now());
-                async move { events::accept(&db, now, options.fanout_chunk, &batch).await }
+            let (clock, node) = (clock.clone(), Arc::clone(&node));
+            Group::start("accept", &db, tasks, move |db, batch: Arc<Vec<Accept>>| {
+                let (now, node) = (clock.now(), Arc::clone(&node));
+                async move {
+                    let accepted = events::accept(&db, now, options.fanout_chunk, &batch).await;
+                    node.ring();
+                    accepted
+                }
             })
         };
         let visits = {
-            let (db, clock) = (db.clone(), clock.clone());
-            Group::start(tasks, move |batch: Arc<Vec<Visit>>| {
-                let (db, now) = (db.clone(), clock.now());
+            let clock = clock.clone();
+            Group::start("visit", &db, tasks, move |db, batch: Arc<Vec<Visit>>| {
+                let now = clock.now();
                 async move { visits::write(&db, now, &batch).await }
             })
         };
         let settings = Arc::new(SettingsCache::default());
         let finishes = {
-            let (db, clock, settings) = (db.clone(), clock.clone(), Arc::clone(&settings));
-            Group::start(tasks, move |batch: Arc<Vec<Finished>>| {
-                let (db, settings, now) = (db.clone(), Arc::clone(&settings), clock.now());
+            let (clock, settings) = (clock.clone(), Arc::clone(&settings));
+            Group::start("finish", &db, tasks, move |db, batch: Arc<Vec<Finished>>| {
+                let (settings, now) = (Arc::clone(&settings), clock.now());
                 async move { finish::write(&db, &settings, now, &batch).await }
             })
         };
@@ -278,6 +282,11 @@ impl Store {
 
     fn db(&self) -> &Db {
         &self.inner.db
+    }
+
+    /// Starts work that writes again and again.
+    pub fn start(&self, name: &'static str, tasks: &TaskTracker, work: impl Future<Output = ()> + Send + 'static) {
+        self.db().start(name, tasks, work);
     }
 
     fn ring(&self) {

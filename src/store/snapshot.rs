@@ -48,7 +48,7 @@ impl Store {
                                      and n.position > e.position)
                    order by e.feed, e.key limit $5";
         let values = (Word(app), Word(device), after.0.to_owned(), after.1.to_owned(), limits::PAGE_EVENTS as i64 + 1);
-        page(self.db().fetch_all(sql, values).await?)
+        page(self.db().survey(sql, values).await?)
     }
 
     /// The newest event per key in one feed, after the key named.
@@ -60,7 +60,7 @@ impl Store {
                                      and n.position > e.position)
                    order by e.key limit $4";
         let values = (Word(app), feed.as_str().to_owned(), after.to_owned(), limits::PAGE_EVENTS as i64 + 1);
-        page(self.db().fetch_all(sql, values).await?)
+        page(self.db().survey(sql, values).await?)
     }
 
     /// Whether a device follows a feed.

@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use super::{
     Result, Store,
-    db::{Word, rows},
+    db::{Word, row, rows},
     levels,
     timeline::{self, NewMoment},
 };
@@ -39,14 +39,15 @@ struct Progress {
     next_at: Timestamp,
 }
 
-#[derive(sqlx::FromRow)]
-struct Row {
-    app_id: Word<AppId>,
-    id: Word<DeviceId>,
-    transport: Word<Transport>,
-    platform: Word<Platform>,
-    status: Word<DeviceStatus>,
-    seen_at: i64,
+row! {
+    struct Row {
+        app_id: Word<AppId>,
+        id: Word<DeviceId>,
+        transport: Word<Transport>,
+        platform: Word<Platform>,
+        status: Word<DeviceStatus>,
+        seen_at: i64,
+    }
 }
 
 #[derive(Serialize)]

@@ -1,6 +1,9 @@
 //! Where a device stands in one class: its level beside all else that decides whether it is woken.
 
-use super::{db::Word, levels::Level};
+use super::{
+    db::{Word, row},
+    levels::Level,
+};
 use crate::domain::{
     budget::Bucket,
     device::{DeviceStatus, Environment, Platform, TokenKind, Transport},
@@ -13,36 +16,37 @@ use crate::domain::{
     verdict::Evidence,
 };
 
-/// One level row with its device, its app, and what matters of the device's other class.
-#[derive(Debug, Clone, sqlx::FromRow)]
-pub(super) struct Standing {
-    #[sqlx(flatten)]
-    pub level: Level,
-    pub confirm: Word<Confirm>,
-    pub overrides: String,
-    pub app_deleted: bool,
-    pub fetched: i64,
-    pub acked: i64,
-    pub transport: Word<Transport>,
-    pub platform: Word<Platform>,
-    pub token: Option<String>,
-    pub token_kind: Word<TokenKind>,
-    pub token_version: i64,
-    pub registered_at: i64,
-    pub environment: Word<Environment>,
-    pub topic: Option<String>,
-    pub user_id: Option<String>,
-    pub status: Word<DeviceStatus>,
-    pub status_at: i64,
-    pub verdict: Option<Word<Evidence>>,
-    pub feed_left: bool,
-    pub other_told: Option<i64>,
-    pub other_told_at: Option<i64>,
-    pub other_told_expires_at: Option<i64>,
-    pub other_wakes_unfetched: Option<i64>,
-    pub other_budget_full_at: Option<i64>,
-    pub other_wake_class: Option<Word<Class>>,
-    pub other_lease_ends_at: Option<i64>,
+row! {
+    /// One level row with its device, its app, and what matters of the device's other class.
+    #[derive(Debug, Clone)]
+    pub(super) struct Standing {
+        pub level: Level,
+        pub confirm: Word<Confirm>,
+        pub overrides: String,
+        pub app_deleted: bool,
+        pub fetched: i64,
+        pub acked: i64,
+        pub transport: Word<Transport>,
+        pub platform: Word<Platform>,
+        pub token: Option<String>,
+        pub token_kind: Word<TokenKind>,
+        pub token_version: i64,
+        pub registered_at: i64,
+        pub environment: Word<Environment>,
+        pub topic: Option<String>,
+        pub user_id: Option<String>,
+        pub status: Word<DeviceStatus>,
+        pub status_at: i64,
+        pub verdict: Option<Word<Evidence>>,
+        pub feed_left: bool,
+        pub other_told: Option<i64>,
+        pub other_told_at: Option<i64>,
+        pub other_told_expires_at: Option<i64>,
+        pub other_wakes_unfetched: Option<i64>,
+        pub other_budget_full_at: Option<i64>,
+        pub other_wake_class: Option<Word<Class>>,
+        pub other_lease_ends_at: Option<i64>,
+    }
 }
 
 /// Standings, by the clauses that follow: they begin with what `l` (levels) is joined from, and end before `where`.

@@ -92,13 +92,13 @@ impl Store {
             n,
             n_settled,
         };
-        Ok(self.db().fetch_all::<Row>(sql, values).await?.into_iter().map(counted).collect())
+        Ok(self.db().survey::<Row>(sql, values).await?.into_iter().map(counted).collect())
     }
 
     async fn count_devices(&self, app: AppId) -> Result<DeviceCounts> {
         let sql = "select status, count(*) from devices where app_id = $1 group by status";
         let mut counts = DeviceCounts::default();
-        for (status, n) in self.db().fetch_all::<(Word<DeviceStatus>, i64)>(sql, (Word(app),)).await? {
+        for (status, n) in self.db().survey::<(Word<DeviceStatus>, i64)>(sql, (Word(app),)).await? {
             match status.0 {
                 DeviceStatus::Active => counts.active = n,
                 DeviceStatus::Quarantined => counts.quarantined = n,

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Result, Store,
-    db::{Json, Word},
+    db::{Json, Word, row},
     events::StoredEvent,
     levels::reached,
 };
@@ -55,17 +55,18 @@ pub struct EventCounts {
     pub counted_at: Timestamp,
 }
 
-#[derive(sqlx::FromRow)]
-struct CountRow {
-    targeted: i64,
-    pending: i64,
-    told: i64,
-    fetched: i64,
-    acked: i64,
-    coalesced: i64,
-    suppressed: i64,
-    expired: i64,
-    unreachable: i64,
+row! {
+    struct CountRow {
+        targeted: i64,
+        pending: i64,
+        told: i64,
+        fetched: i64,
+        acked: i64,
+        coalesced: i64,
+        suppressed: i64,
+        expired: i64,
+        unreachable: i64,
+    }
 }
 
 const COUNT: &str = concat!(
@@ -137,7 +138,7 @@ impl Store {
     async fn count(&self, app: AppId, stored: &StoredEvent, now: Timestamp) -> Result<EventCounts> {
         let position = stored.event.position.0;
         let rows: Vec<CountRow> =
-            self.db().fetch_all(COUNT, (Word(app), position, now.as_ms(), (now - SILENT_AFTER).as_ms())).await?;
+            self.db().survey(COUNT, (Word(app), position, now.as_ms(), (now - SILENT_AFTER).as_ms())).await?;
         let counts = rows.first().map_or_else(EventCounts::default, |row| EventCounts {
             targeted: row.targeted,
             pending: row.pending,

@@ -1,11 +1,12 @@
 //! The timeline: what happened to a device and why, for who asks later.
 
-use serde::Serialize;
+use std::sync::LazyLock;
+
 use uuid::Uuid;
 
 use super::{
     Result, Store,
-    db::{Json, Tx, Word, rows},
+    db::{Each, Json, Tx, Word, fields, row},
     devices::{self, Device},
     history::{self, Attempt},
 };
@@ -82,35 +83,36 @@ pub struct Heard {
     pub wake: Option<(WakeId, Position)>,
 }
 
-/// A line that is to be kept.
-#[derive(Debug, Serialize)]
-pub(super) struct NewMoment {
-    app: AppId,
-    device: DeviceId,
-    id: MomentId,
-    at: i64,
-    what: String,
+fields! {
+    /// A line that is to be kept.
+    #[derive(Debug)]
+    pub(super) struct NewMoment {
+        app: Word<AppId>,
+        device: Word<DeviceId>,
+        id: Word<MomentId>,
+        at: i64,
+        what: String,
+    }
 }
+
+static ADD: LazyLock<Each> = LazyLock::new(|| {
+    Each::of(
+        "insert into timeline (app_id, device_id, id, at, what) select {app}, {device}, {id}, {at:int}, {what} {rows}",
+    )
+});
 
 impl NewMoment {
     /// It happened now.
     pub fn new(app: AppId, device: DeviceId, now: Timestamp, what: &Moment) -> Self {
         // A moment is made of words and numbers, which can always be written.
         let what = serde_json::to_string(what).unwrap_or_default();
-        Self { app, device, id: id::new(now), at: now.as_ms(), what }
+        Self { app: Word(app), device: Word(device), id: Word(id::new(now)), at: now.as_ms(), what }
     }
 }
 
 /// Keeps lines.
 pub(super) async fn add(tx: &mut Tx, moments: &[NewMoment]) -> Result<()> {
-    if moments.is_empty() {
-        return Ok(());
-    }
-    let sql = "insert into timeline (app_id, device_id, id, at, what)
-               select value->>'app', value->>'device', value->>'id', cast(value->>'at' as bigint), value->>'what'
-               from jsonb_each($1)";
-    tx.execute(sql, (rows(moments)?,)).await?;
-    Ok(())
+    Ok(tx.execute_each(&ADD, moments).await?)
 }
 
 impl Store {
@@ -230,18 +232,19 @@ async fn heard(tx: &mut Tx, device: &Device, before: Position, limit: usize) -> 
     Ok(found.into_iter().map(heard).collect())
 }
 
-#[derive(sqlx::FromRow)]
-struct LagRow {
-    class: Word<Class>,
-    head: i64,
-    told: i64,
-    told_at: Option<i64>,
-    wakes_unfetched: i64,
-    expires_at: i64,
-    due_at: Option<i64>,
-    waits_for: Option<Word<DeferReason>>,
-    wake_id: Option<Word<WakeId>>,
-    called: bool,
+row! {
+    struct LagRow {
+        class: Word<Class>,
+        head: i64,
+        told: i64,
+        told_at: Option<i64>,
+        wakes_unfetched: i64,
+        expires_at: i64,
+        due_at: Option<i64>,
+        waits_for: Option<Word<DeferReason>>,
+        wake_id: Option<Word<WakeId>>,
+        called: bool,
+    }
 }
 
 /// What a device has not fetched, per class: alerts first, for people see those. `wakes` are oldest first.

@@ -6,7 +6,8 @@ use serde::Serialize;
 
 use super::{
     Result, Store,
-    db::{Db, Tx, Word, rows},
+    db::{Db, Tx, Word, row, rows},
+    group::Request,
     levels::{self, Level, level_columns},
     tallies::Tallies,
     timeline::{self, NewMoment},
@@ -42,6 +43,8 @@ pub struct Visit {
     pub wake: Option<WakeId>,
 }
 
+impl Request for Visit {}
+
 /// A device's own record by now: how many heads in a row it has missed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Visited {
@@ -49,16 +52,17 @@ pub struct Visited {
     pub missed: u32,
 }
 
-/// A device as it was before its visit.
-#[derive(sqlx::FromRow)]
-struct Before {
-    id: Word<DeviceId>,
-    transport: Word<Transport>,
-    confirm: Word<Confirm>,
-    status: Word<DeviceStatus>,
-    fetched: i64,
-    acked: i64,
-    missed: i64,
+row! {
+    /// A device as it was before its visit.
+    struct Before {
+        id: Word<DeviceId>,
+        transport: Word<Transport>,
+        confirm: Word<Confirm>,
+        status: Word<DeviceStatus>,
+        fetched: i64,
+        acked: i64,
+        missed: i64,
+    }
 }
 
 /// A device as it is after.

@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use super::{
     Result, Store, alarms,
-    db::{Word, rows},
+    db::{Word, row, rows},
 };
 use crate::domain::{
     alarm::{wake_rate, wake_rate_data},
@@ -33,14 +33,15 @@ struct Suspect {
     transport: Transport,
 }
 
-#[derive(sqlx::FromRow)]
-struct RateRow {
-    app_id: Word<AppId>,
-    transport: Word<Transport>,
-    hour_wakes: i64,
-    hour_fetched: i64,
-    week_wakes: i64,
-    week_fetched: i64,
+row! {
+    struct RateRow {
+        app_id: Word<AppId>,
+        transport: Word<Transport>,
+        hour_wakes: i64,
+        hour_fetched: i64,
+        week_wakes: i64,
+        week_fetched: i64,
+    }
 }
 
 impl Store {

@@ -24,6 +24,7 @@ const FLOORS: &[(&str, &[&str])] = &[
 /// Who may name these crates at all.
 const CRATES: &[(&str, &[&str])] = &[
     ("sqlx", &["store"]),
+    ("rusqlite", &["store"]),
     ("axum", &["api", "sim", "relay"]),
     ("reqwest", &["transport", "sim", "cli"]),
     ("hyper::client", &["transport", "sim", "cli"]),

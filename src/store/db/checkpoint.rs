@@ -1,52 +1,82 @@
 //! SQLite's WAL is written back aside from the writer, who would otherwise stop for it in the middle of a COMMIT.
 
-use std::time::Duration;
+use std::{
+    thread,
+    time::{Duration, Instant},
+};
 
-use sqlx::{Error, Result, SqlitePool};
-use tokio::time::Instant;
-
-use super::{value, writer::Commits};
+use super::{
+    error::{Error, Result},
+    sqlite::{self, Cleaner},
+    writer::Commits,
+};
 
 /// How often the WAL is looked at while there are commits.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
-/// A WAL of so many pages is written back and begun anew: 32 MiB. More often is not better, for pages that change often would be written
-/// again and again.
-const PAGES: i64 = 8_192;
-
+/// A WAL of so many pages is written back and begun anew: 8 MiB. With 32 MiB the disk was busy with it for so long that commits waited.
+const PAGES: i64 = 2_048;
 /// A smaller one is written back this often, so that the file alone holds nearly everything.
 const WRITTEN_BACK_EVERY: Duration = Duration::from_secs(10);
+/// For so few pages the writer is held up …
+const FEW: i64 = 10;
+/// … or after so many passes, if they do not become fewer.
+const PASSES: usize = 5;
 
-/// Writes back what has been committed, until there is nobody left to write or the connections are closed.
-pub async fn run(connections: SqlitePool, mut commits: Commits) {
+/// Writes back what has been committed, until there is nobody left to write or the connection is closed. It blocks the thread it is on, and
+/// needs no runtime for its pauses, for that may end first.
+pub async fn run(cleaner: Cleaner, mut commits: Commits) {
     let mut last = Instant::now();
     while commits.wait().await {
-        match write_back(&connections, &commits, &mut last).await {
+        match write_back(&cleaner, &commits, &mut last).await {
             Ok(()) => {}
-            Err(Error::PoolClosed) => return,
+            Err(Error::Closed) => return,
             Err(error) => tracing::warn!(%error, "the WAL could not be written back; it is tried again"),
         }
-        tokio::time::sleep(LOOK_EVERY).await;
+        thread::sleep(LOOK_EVERY);
     }
 }
 
-async fn write_back(connections: &SqlitePool, commits: &Commits, last: &mut Instant) -> Result<()> {
-    let is_large = checkpoint(connections, "pragma wal_checkpoint(noop)").await? >= PAGES;
+async fn write_back(cleaner: &Cleaner, commits: &Commits, last: &mut Instant) -> Result<()> {
+    let is_large = Wal::look(cleaner)?.pages >= PAGES;
     if !is_large && last.elapsed() < WRITTEN_BACK_EVERY {
         return Ok(());
     }
-    checkpoint(connections, "pragma wal_checkpoint(passive)").await?;
+    Wal::write_back(cleaner)?;
     *last = Instant::now();
     if !is_large {
         return Ok(());
     }
-    // While writing goes on there are always some pages more. For these few the writer is held up; then the WAL begins anew.
+    // While writing goes on there are always some pages more, though fewer each time.
+    let mut passes = 0;
+    while Wal::look(cleaner)?.left > FEW && passes < PASSES {
+        Wal::write_back(cleaner)?;
+        passes += 1;
+    }
+    // For the last of them the writer is held up; then the WAL begins anew.
     let _quiet = commits.quiet().await?;
-    checkpoint(connections, "pragma wal_checkpoint(passive)").await?;
-    Ok(())
+    Wal::write_back(cleaner)
 }
 
-/// The pages in the WAL, written back or not.
-async fn checkpoint(connections: &SqlitePool, sql: &'static str) -> Result<i64> {
-    let (_busy, pages, _written_back): (i64, i64, i64) = value::sqlite(sql, ())?.fetch_one(connections).await?;
-    Ok(pages)
+/// The state of the WAL.
+struct Wal {
+    pages: i64,
+    /// Not written back yet.
+    left: i64,
+}
+
+impl Wal {
+    fn look(cleaner: &Cleaner) -> Result<Self> {
+        Self::checkpoint(cleaner, "pragma wal_checkpoint(noop)")
+    }
+
+    fn write_back(cleaner: &Cleaner) -> Result<()> {
+        Self::checkpoint(cleaner, "pragma wal_checkpoint(passive)").map(drop)
+    }
+
+    fn checkpoint(cleaner: &Cleaner, sql: &'static str) -> Result<Self> {
+        let found =
+            cleaner.use_connection(|connection| sqlite::fetch_optional::<(i64, i64, i64)>(connection, sql, ()))?;
+        let (_busy, pages, written_back) = found.ok_or(Error::NoRow)?;
+        Ok(Self { pages, left: pages - written_back })
+    }
 }

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use sqlx::{AssertSqlSafe, PgConnection, Result};
+use sqlx::{AssertSqlSafe, PgConnection};
 use uuid::Uuid;
 
-use super::value;
+use super::{error::Result, postgres};
 use crate::domain::{
     id::{AttemptId, MomentId},
     time::Timestamp,
@@ -18,6 +18,8 @@ const AHEAD: u32 = 7;
 const LOCK_TIMEOUT: &str = "set local lock_timeout = '1s'";
 /// What PostgreSQL answers when another process was quicker.
 const DUPLICATE_TABLE: &str = "42P07";
+/// … and when something of that day lies in the rest already; so may the others.
+const CHECK_VIOLATION: &str = "23514";
 
 /// Where in the order of a table's ids a moment lies.
 type FirstId = fn(Timestamp) -> String;
@@ -59,8 +61,8 @@ async fn days(connection: &mut PgConnection, table: &str) -> Result<Vec<Timestam
     let sql =
         "select cast(split_part(c.relname, '_', 2) as bigint) from pg_inherits i join pg_class c on c.oid = i.inhrelid
                where i.inhparent = cast($1 as regclass) and c.relname ~ '_[0-9]+$'";
-    let days = value::postgres::<(i64,)>(sql, (table.to_owned(),))?.fetch_all(connection).await?;
-    Ok(days.into_iter().map(|(day,)| Timestamp::from_ms(day * DAY.as_millis() as i64)).collect())
+    let days: Vec<i64> = postgres::fetch_all(connection, sql, (table.to_owned(),)).await?;
+    Ok(days.into_iter().map(|day| Timestamp::from_ms(day * DAY.as_millis() as i64)).collect())
 }
 
 /// Days are counted from the epoch.
@@ -73,9 +75,7 @@ async fn make(connection: &mut PgConnection, table: &str, from: Timestamp, first
     let (name, since, until) = (name(table, from), first_id(from), first_id(from + DAY));
     let sql = format!("create table {name} partition of {table} for values from ('{since}') to ('{until}'){room}");
     match run(connection, sql).await {
-        Err(sqlx::Error::Database(error)) if error.code().is_some_and(|code| code == DUPLICATE_TABLE) => Ok(()),
-        // Something of that day lies in the rest already; so may the others.
-        Err(sqlx::Error::Database(error)) if error.is_check_violation() => Ok(()),
+        Err(error) if error.code().is_some_and(|code| code == DUPLICATE_TABLE || code == CHECK_VIOLATION) => Ok(()),
         made => made,
     }
 }
@@ -87,7 +87,7 @@ async fn run(connection: &mut PgConnection, sql: String) -> Result<()> {
     if done.is_err() {
         sqlx::raw_sql("rollback").execute(connection).await?;
     }
-    done.map(drop)
+    Ok(done.map(drop)?)
 }
 
 #[cfg(test)]

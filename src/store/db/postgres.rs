@@ -13,12 +13,17 @@ use std::{
 use anyhow::Context;
 use rand::RngExt;
 use sqlx::{
-    Connection, PgConnection, PgPool, Postgres, Result, Transaction,
+    Connection, PgConnection, PgExecutor, PgPool, Postgres, Transaction,
     postgres::{PgConnectOptions, PgListener, PgPoolOptions},
 };
 use tokio::sync::Mutex;
 
-use super::{Task, migrations, partitions, value};
+use super::{
+    Task,
+    error::{Error, Result},
+    migrations, partitions,
+    value::{Columns, Row, Values},
+};
 use crate::domain::time::Timestamp;
 
 /// Connections of one process. Three write queues, the dispatcher and the janitor take up to seven; polls share the others.
@@ -47,6 +52,36 @@ pub struct Server {
     away: Arc<AtomicBool>,
 }
 
+/// All rows of a statement.
+#[expect(clippy::disallowed_methods, reason = "the one door")]
+pub async fn fetch_all<T: Row>(to: impl PgExecutor<'_>, sql: &'static str, values: impl Values) -> Result<Vec<T>> {
+    let rows = sqlx::query_with(sql, values.postgres()?).fetch_all(to).await?;
+    rows.iter().map(|row| T::read(&mut Columns::Postgres(row, 0))).collect()
+}
+
+/// The row of a statement, if there is one.
+#[expect(clippy::disallowed_methods, reason = "the one door")]
+pub async fn fetch_optional<T: Row>(
+    to: impl PgExecutor<'_>,
+    sql: &'static str,
+    values: impl Values,
+) -> Result<Option<T>> {
+    let row = sqlx::query_with(sql, values.postgres()?).fetch_optional(to).await?;
+    row.map(|row| T::read(&mut Columns::Postgres(&row, 0))).transpose()
+}
+
+/// Runs a statement and answers how many rows it changed.
+#[expect(clippy::disallowed_methods, reason = "the one door")]
+pub async fn execute(to: impl PgExecutor<'_>, sql: &'static str, values: impl Values) -> Result<u64> {
+    Ok(sqlx::query_with(sql, values.postgres()?).execute(to).await?.rows_affected())
+}
+
+/// Lets something go on by itself.
+#[expect(clippy::disallowed_methods, reason = "whoever has it started counts it")]
+pub fn in_a_task(work: impl Future<Output = ()> + Send + 'static) {
+    tokio::spawn(work);
+}
+
 impl Server {
     pub async fn open(url: &str) -> anyhow::Result<Self> {
         // The URL may hold a password, so it is in no error.
@@ -60,7 +95,7 @@ impl Server {
         let migrating = options.clone().options([("client_min_messages", "warning")]);
         let connection = PgConnection::connect_with(&migrating).await;
         let mut connection = connection.with_context(|| format!("cannot connect to PostgreSQL at {place}"))?;
-        let migrated = migrations::of("postgres").run(&mut connection).await;
+        let migrated = migrations::postgres().run(&mut connection).await;
         migrated.with_context(|| format!("cannot bring the PostgreSQL database at {place} up to date"))?;
         connection.close().await?;
         let options = options.statement_cache_capacity(STATEMENTS).options([
@@ -76,7 +111,8 @@ impl Server {
     /// The connections, unless the server is away.
     pub fn pool(&self) -> Result<&PgPool> {
         if self.away.load(Ordering::Relaxed) {
-            return Err(std::io::Error::new(ErrorKind::NotConnected, "it did not answer a moment ago").into());
+            let error = std::io::Error::new(ErrorKind::NotConnected, "it did not answer a moment ago");
+            return Err(Error::Postgres(error.into()));
         }
         Ok(&self.pool)
     }
@@ -96,18 +132,19 @@ impl Server {
     async fn begin_with(&self, sql: &'static str) -> Result<Transaction<'static, Postgres>> {
         let pool = self.pool()?.clone();
         let begun = tokio::spawn(async move { pool.begin_with(sql).await }).await;
-        begun.map_err(|_| sqlx::Error::WorkerCrashed).flatten()
+        Ok(begun.map_err(|_| sqlx::Error::WorkerCrashed).flatten()?)
     }
 
     pub async fn turn(&self, task: Task) -> Result<Option<Transaction<'static, Postgres>>> {
         let mut tx = self.begin().await?;
-        let mine = value::postgres::<(bool,)>("select pg_try_advisory_xact_lock($1)", (task as i64,))?;
-        Ok(mine.fetch_one(&mut *tx).await?.0.then_some(tx))
+        let sql = "select pg_try_advisory_xact_lock($1)";
+        let mine: Option<bool> = fetch_optional(&mut *tx, sql, (task as i64,)).await?;
+        Ok(mine.unwrap_or_default().then_some(tx))
     }
 
     /// Makes the days ahead of what is kept by the day, and drops those that ended before `kept_from`.
     pub async fn keep_days(&self, now: Timestamp, kept_from: Timestamp) -> Result<()> {
-        partitions::keep(&mut *self.pool()?.acquire().await?, now, kept_from).await
+        partitions::keep(&mut *self.pool()?.acquire().await.map_err(Error::Postgres)?, now, kept_from).await
     }
 
     pub fn watch(&self) -> Watch {
@@ -148,7 +185,7 @@ impl Watch {
 
     async fn epoch(&self) -> Result<i64> {
         let read = tokio::time::timeout(LOOK_TIMEOUT, self.read_epoch()).await;
-        read.map_err(|_| sqlx::Error::PoolTimedOut).flatten()
+        read.map_err(|_| Error::Postgres(sqlx::Error::PoolTimedOut)).flatten()
     }
 
     async fn read_epoch(&self) -> Result<i64> {
@@ -157,20 +194,18 @@ impl Watch {
             Some(connection) => connection,
             None => PgConnection::connect_with(&self.server.options).await?,
         };
-        let epoch = value::postgres::<(i64,)>("select epoch from node where id = 1", ())?;
-        let (epoch,) = epoch.fetch_one(&mut connection).await?;
+        let epoch = fetch_optional(&mut connection, "select epoch from node where id = 1", ()).await?;
         // A connection that failed is not kept.
         *kept = Some(connection);
-        Ok(epoch)
+        epoch.ok_or(Error::NoRow)
     }
 
     /// Tells the others that something was committed. Nobody needs this to be durable.
     pub async fn tell(&self) -> Result<()> {
         let mut tx = self.server.begin().await?;
         let sql = "select set_config('synchronous_commit', 'off', true), pg_notify($1, $2)::text";
-        let tell = value::postgres::<(String, String)>(sql, (CHANNEL.to_owned(), self.me.clone()))?;
-        tell.fetch_one(&mut *tx).await?;
-        tx.commit().await
+        fetch_optional::<(String, String)>(&mut *tx, sql, (CHANNEL.to_owned(), self.me.clone())).await?;
+        Ok(tx.commit().await?)
     }
 
     /// Calls `heard` whenever another process has committed something, until the connection is lost.

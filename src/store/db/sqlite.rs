@@ -1,27 +1,28 @@
-//! SQLite: one file, one process, one writer.
+//! SQLite: one file, one process, one writer. A statement runs on the thread that asks for it.
 
-use std::{fs::OpenOptions, os::unix::fs::OpenOptionsExt, path::Path, str::FromStr, time::Duration};
+mod place;
+mod readers;
+
+use std::{
+    path::Path,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use anyhow::Context;
-use sqlx::{
-    Connection, Result, Sqlite, SqliteConnection, SqlitePool, Transaction,
-    sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
-};
+use rusqlite::Connection;
+use tokio::{runtime::Handle, task::spawn_blocking};
 
+use self::readers::Readers;
+pub use self::{place::Place, readers::Reader};
 use super::{
-    checkpoint, migrations, value,
-    writer::{self, Commits, Writer},
+    checkpoint,
+    error::{Error, Result},
+    migrations,
+    value::{Columns, Row, Values},
+    writer::{self, Writer},
 };
 
-const READERS: u32 = 4;
-/// Rows that a statement may be ahead of who reads them. At sqlx's 50 it stops in the middle of each larger batch.
-const ROWS_AHEAD: usize = 1_024;
-/// The WAL is written back aside; should that fail, the writer does it itself at this many pages (256 MiB).
-const WAL_PAGES: &str = "65536";
-/// Result code: another connection has locked the database.
-const SQLITE_BUSY: &str = "5";
-/// How long a writer waits for another process, such as a backup.
-const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long the cleaner waits for readers; meanwhile nobody writes.
 const CLEANER_TIMEOUT: Duration = Duration::from_millis(200);
 /// Up to this size a database is written anew after an erasure: a tenth of a second or so, in which no other write goes on.
@@ -30,41 +31,67 @@ const COMPACTED_BYTES: i64 = 16 * 1024 * 1024;
 /// A database file with its connections.
 #[derive(Debug, Clone)]
 pub struct File {
-    readers: SqlitePool,
+    readers: Readers,
     writer: Writer,
-    /// Writes the WAL back, and takes out of the files what has been deleted: it holds the writer up, so it does not wait long.
-    cleaner: SqlitePool,
+    cleaner: Cleaner,
+}
+
+/// Writes the WAL back, and takes out of the files what has been deleted: it holds the writer up, so it does not wait long.
+#[derive(Debug, Clone)]
+pub struct Cleaner(Arc<Mutex<Option<Connection>>>);
+
+/// All rows of a statement.
+pub fn fetch_all<T: Row>(connection: &Connection, sql: &str, values: impl Values) -> Result<Vec<T>> {
+    let mut statement = connection.prepare_cached(sql)?;
+    values.bind(&mut statement)?;
+    let (mut rows, mut found) = (statement.raw_query(), Vec::new());
+    while let Some(row) = rows.next()? {
+        found.push(T::read(&mut Columns::Sqlite(row, 0))?);
+    }
+    Ok(found)
+}
+
+/// The first row of a statement, if there is one.
+pub fn fetch_optional<T: Row>(connection: &Connection, sql: &str, values: impl Values) -> Result<Option<T>> {
+    let mut statement = connection.prepare_cached(sql)?;
+    values.bind(&mut statement)?;
+    let mut rows = statement.raw_query();
+    rows.next()?.map(|row| T::read(&mut Columns::Sqlite(row, 0))).transpose()
+}
+
+/// Runs a statement and answers how many rows it changed.
+pub fn execute(connection: &Connection, sql: &str, values: impl Values) -> Result<u64> {
+    let mut statement = connection.prepare_cached(sql)?;
+    values.bind(&mut statement)?;
+    Ok(statement.raw_execute()? as u64)
+}
+
+/// Lets something go on that blocks the thread it is on.
+pub fn on_a_thread(name: &'static str, work: impl Future<Output = ()> + Send + 'static) {
+    let runtime = Handle::current();
+    start_thread(name, move || runtime.block_on(work));
+}
+
+/// Starts a thread. That there is none to be had is found when the relay starts.
+#[expect(clippy::expect_used, reason = "at start-up")]
+pub fn start_thread(name: &'static str, work: impl FnOnce() + Send + 'static) {
+    std::thread::Builder::new().name(name.to_owned()).spawn(work).expect("a thread can be started");
 }
 
 impl File {
     pub async fn open(url: &str) -> anyhow::Result<Self> {
-        let options = SqliteConnectOptions::from_str(url)?;
-        make_private(options.get_filename()).with_context(|| format!("cannot open the database {url}"))?;
-        let options = options
-            .create_if_missing(true)
-            .journal_mode(SqliteJournalMode::Wal)
-            .synchronous(SqliteSynchronous::Full)
-            .foreign_keys(true)
-            // What is erased is overwritten, not only forgotten.
-            .pragma("secure_delete", "on")
-            .pragma("wal_autocheckpoint", WAL_PAGES)
-            .row_buffer_size(ROWS_AHEAD)
-            .busy_timeout(BUSY_TIMEOUT);
-        let connection = SqliteConnection::connect_with(&options).await;
-        let mut connection = connection.with_context(|| format!("cannot open the database {url}"))?;
-        let migrated = migrations::of("sqlite").run(&mut connection).await;
+        let place = Place::of(url)?;
+        let cannot = || format!("cannot open the database {url}");
+        place.make_private().with_context(cannot)?;
+        let mut connection = place.connect_to_write().with_context(cannot)?;
+        let migrated = migrations::apply(&mut connection);
         migrated.with_context(|| format!("cannot bring the database {url} up to date"))?;
-        let writer = Writer::new(options.clone(), connection);
-        let cleaner = SqlitePoolOptions::new().max_connections(1);
-        let cleaner = cleaner.connect_lazy_with(options.clone().busy_timeout(CLEANER_TIMEOUT));
-        write_back_aside(cleaner.clone(), writer.commits().await?);
-        let readers = SqlitePoolOptions::new().max_connections(READERS);
-        let readers = readers.connect_lazy_with(options.pragma("query_only", "on"));
-        Ok(Self { readers, writer, cleaner })
-    }
-
-    pub fn readers(&self) -> &SqlitePool {
-        &self.readers
+        let cleaner = place.connect()?;
+        cleaner.busy_timeout(CLEANER_TIMEOUT)?;
+        let cleaner = Cleaner(Arc::new(Mutex::new(Some(cleaner))));
+        let writer = Writer::new(place.clone(), connection);
+        on_a_thread("checkpoint", checkpoint::run(cleaner.clone(), writer.commits().await?));
+        Ok(Self { readers: Readers::new(place), writer, cleaner })
     }
 
     pub async fn begin(&self) -> Result<writer::Tx> {
@@ -75,8 +102,18 @@ impl File {
         self.writer.begin_unhurried().await
     }
 
-    pub async fn snapshot(&self) -> Result<Transaction<'static, Sqlite>> {
-        self.readers.begin().await
+    pub async fn reader(&self) -> Result<Reader> {
+        self.readers.reader().await
+    }
+
+    pub async fn snapshot(&self) -> Result<Reader> {
+        self.readers.snapshot().await
+    }
+
+    /// All rows of a statement that may take long, on a thread that nobody else waits for.
+    pub async fn survey<T: Row + 'static>(&self, sql: &'static str, values: impl Values + 'static) -> Result<Vec<T>> {
+        let mut reader = self.reader().await?;
+        spawn_blocking(move || fetch_all(reader.connection()?, sql, values)).await.map_err(|_| Error::Closed)?
     }
 
     /// Brings what has been deleted out of the files as well; answers whether it could, for a reader of an older state keeps it there.
@@ -86,81 +123,68 @@ impl File {
     /// takes them out, so that is done while it is small. In a large one they are rare, and go when their page fills again.
     pub async fn overwrite_deleted(&self) -> Result<bool> {
         let _quiet = self.writer.quiet().await?;
-        match self.clean().await {
-            Err(sqlx::Error::Database(error)) if error.code().is_some_and(|code| code == SQLITE_BUSY) => Ok(false),
+        let cleaner = self.cleaner.clone();
+        let cleaned = spawn_blocking(move || cleaner.use_connection(clean)).await.map_err(|_| Error::Closed)?;
+        match cleaned {
+            Err(error) if error.is_busy() => Ok(false),
             cleaned => cleaned,
         }
     }
 
-    #[expect(clippy::disallowed_methods, reason = "the one door")]
-    async fn clean(&self) -> Result<bool> {
-        let size = "select c.page_count * s.page_size from pragma_page_count c, pragma_page_size s";
-        let (bytes,): (i64,) = value::sqlite(size, ())?.fetch_one(&self.cleaner).await?;
-        if bytes <= COMPACTED_BYTES {
-            sqlx::query("vacuum").execute(&self.cleaner).await?;
-        }
-        let checkpoint = "pragma wal_checkpoint(truncate)";
-        let (busy, _, _): (i64, i64, i64) = value::sqlite(checkpoint, ())?.fetch_one(&self.cleaner).await?;
-        Ok(busy == 0)
-    }
-
     pub async fn close(&self) {
-        self.readers.close().await;
-        self.cleaner.close().await;
+        self.readers.close();
+        self.cleaner.close();
         if let Err(error) = self.writer.close().await {
             tracing::warn!(%error, "the database was not closed as it should be");
         }
     }
 }
 
+impl Cleaner {
+    /// Does something with the connection, while nobody else does.
+    pub fn use_connection<T>(&self, work: impl FnOnce(&Connection) -> Result<T>) -> Result<T> {
+        let connection = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        work(connection.as_ref().ok_or(Error::Closed)?)
+    }
+
+    fn close(&self) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
+    }
+}
+
+fn clean(connection: &Connection) -> Result<bool> {
+    let size = "select c.page_count * s.page_size from pragma_page_count c, pragma_page_size s";
+    if fetch_optional::<i64>(connection, size, ())?.is_some_and(|bytes| bytes <= COMPACTED_BYTES) {
+        connection.execute_batch("vacuum")?;
+    }
+    let busy = fetch_optional::<i64>(connection, "pragma wal_checkpoint(truncate)", ())?;
+    Ok(busy == Some(0))
+}
+
 /// Copies a database that may be in use to a new file, and marks the copy as one.
 ///
 /// `VACUUM INTO` reads one state of the database, as the online backup API does, and leaves out what has been deleted. It is written beside
 /// the file and takes its name when it is whole.
-#[expect(clippy::disallowed_methods, reason = "the one door")]
-pub async fn copy(url: &str, file: &Path) -> anyhow::Result<()> {
-    ensure_exists(url)?;
+pub fn copy(url: &str, file: &Path) -> anyhow::Result<()> {
+    let place = Place::of(url)?;
+    place.ensure_exists()?;
     let taken = || format!("{} exists already; a backup overwrites nothing", file.display());
     anyhow::ensure!(file.symlink_metadata().is_err(), taken());
     let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let unfinished = tempfile::Builder::new().prefix(".reveille-backup-").tempfile_in(folder);
     let unfinished = unfinished.with_context(|| format!("cannot write into {}", folder.display()))?;
-    let options = SqliteConnectOptions::from_str(url)?.busy_timeout(BUSY_TIMEOUT);
-    let mut source = SqliteConnection::connect_with(&options).await?;
-    let path = unfinished.path().to_str().context("the path is not Unicode")?;
-    let copied = sqlx::query("vacuum into $1").bind(path).execute(&mut source).await;
-    copied.with_context(|| format!("cannot copy the database {url}"))?;
-    source.close().await?;
-    let options = SqliteConnectOptions::new().filename(unfinished.path()).synchronous(SqliteSynchronous::Full);
-    let mut copy = SqliteConnection::connect_with(&options).await?;
-    let marked = sqlx::query("update node set copy = 1").execute(&mut copy).await;
+    let path = unfinished.path().to_str().context("the path is not Unicode")?.to_owned();
+    let copied = execute(&place.connect_plainly()?, "vacuum into $1", (path,));
+    copied.with_context(|| format!("cannot copy the database {}", place.path().display()))?;
+    let copy = Connection::open(unfinished.path())?;
+    copy.pragma_update(None, "synchronous", "full")?;
+    let marked = copy.execute("update node set copy = 1", ());
     marked.context("the database is of an older version: start the relay of this version on it once")?;
-    copy.close().await?;
+    copy.close().map_err(|(_, error)| error)?;
     unfinished.as_file().sync_all()?;
     unfinished.persist_noclobber(file).with_context(taken)?;
     std::fs::File::open(folder)?.sync_all()?;
     Ok(())
-}
-
-#[expect(clippy::disallowed_methods, reason = "it ends with the writer")]
-fn write_back_aside(connections: SqlitePool, commits: Commits) {
-    tokio::spawn(checkpoint::run(connections, commits));
-}
-
-/// Whether the file is there.
-pub fn ensure_exists(url: &str) -> anyhow::Result<()> {
-    let options = SqliteConnectOptions::from_str(url)?;
-    let file = options.get_filename();
-    anyhow::ensure!(file.is_file(), "there is no database {}", file.display());
-    Ok(())
-}
-
-/// A new database is for its owner's eyes only: it holds push tokens and event data. SQLite gives its other files the same rights.
-fn make_private(path: &Path) -> std::io::Result<()> {
-    match OpenOptions::new().write(true).create_new(true).mode(0o600).open(path) {
-        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
-        made => made.map(drop),
-    }
 }
 
 #[cfg(test)]

@@ -5,14 +5,16 @@
     reason = "a part of the one door, for statements about tables that are looked up"
 )]
 
-use std::str::FromStr;
-
 use anyhow::{Context, ensure};
 use futures_util::TryStreamExt;
+use rusqlite::{Connection as SqliteConnection, TransactionBehavior};
 use sha2::{Digest, Sha256};
-use sqlx::{AssertSqlSafe, Connection, PgConnection, SqliteConnection, sqlite::SqliteConnectOptions};
+use sqlx::{AssertSqlSafe, Connection, PgConnection};
 
-use super::{Db, is_postgres};
+use super::{
+    Db, is_postgres,
+    sqlite::{self, Place},
+};
 use crate::domain::time::{Clock, Timestamp};
 
 /// Rows that one transaction takes over.
@@ -54,18 +56,20 @@ pub async fn migrate(from: &str, to: &str, clock: &Clock, tell: impl Fn(Moving<'
     prepared.keep_days(clock.now(), Timestamp::default()).await;
     prepared.close().await;
 
-    let mut source = SqliteConnection::connect_with(&SqliteConnectOptions::from_str(from)?).await?;
-    let mut source = source.begin_with("BEGIN IMMEDIATE").await.context("the relay is at work: stop it first")?;
+    let mut source = Place::of(from)?.connect_plainly()?;
+    let source = source.transaction_with_behavior(TransactionBehavior::Immediate);
+    let source = source.context("the relay is at work: stop it first")?;
     let mut target = PgConnection::connect(to).await?;
-    let tables = tables(&mut source).await?;
+    let tables = tables(&source)?;
     begin(&mut target, &tables).await?;
     for table in &tables {
-        table.copy(&mut source, &mut target, &tell).await?;
+        table.copy(&source, &mut target, &tell).await?;
     }
     for Table { name, columns } in &tables {
         let rows = format!("select {} from \"{name}\"", text_of(columns));
-        let here = Sum::of(sqlx::query_scalar(AssertSqlSafe(rows.clone())).fetch(&mut *source)).await?;
-        let there = Sum::of(sqlx::query_scalar(AssertSqlSafe(rows)).fetch(&mut target)).await?;
+        let here = Sum::default().of_all(source.prepare(&rows)?.query_map((), |row| row.get::<_, String>(0))?)?;
+        let texts = sqlx::query_scalar::<_, String>(AssertSqlSafe(rows)).fetch(&mut target);
+        let there = texts.try_fold(Sum::default(), async |sum, text| Ok(sum.and(&text))).await?;
         ensure!(
             here == there,
             "{name} is not the same on both sides ({} and {} rows): empty the target, and begin anew",
@@ -80,14 +84,13 @@ pub async fn migrate(from: &str, to: &str, clock: &Clock, tell: impl Fn(Moving<'
 }
 
 /// What is to be copied: what others refer to first.
-async fn tables(source: &mut SqliteConnection) -> anyhow::Result<Vec<Table>> {
+fn tables(source: &SqliteConnection) -> anyhow::Result<Vec<Table>> {
     let sql = "select name from sqlite_schema where type = 'table' and name not like 'sqlite%' and name not like '!_%' escape '!'
                  and name <> 'moves' order by name <> 'apps', name";
-    let names: Vec<String> = sqlx::query_scalar(sql).fetch_all(&mut *source).await?;
     let mut tables = Vec::new();
-    for name in names {
-        let columns = sqlx::query_scalar("select name from pragma_table_info($1) order by cid").bind(&name);
-        let columns = columns.fetch_all(&mut *source).await?;
+    for name in sqlite::fetch_all::<String>(source, sql, ())? {
+        let sql = "select name from pragma_table_info($1) order by cid";
+        let columns = sqlite::fetch_all(source, sql, (name.clone(),))?;
         tables.push(Table { name, columns });
     }
     Ok(tables)
@@ -115,7 +118,7 @@ impl Table {
     /// Copies what has not been copied yet, a chunk and the note of it at a time.
     async fn copy(
         &self,
-        source: &mut SqliteConnection,
+        source: &SqliteConnection,
         target: &mut PgConnection,
         tell: &impl Fn(Moving<'_>),
     ) -> anyhow::Result<()> {
@@ -133,8 +136,7 @@ impl Table {
             "insert into \"{name}\" ({list}) select {list} from jsonb_populate_recordset(null::\"{name}\", $1::jsonb)"
         );
         loop {
-            let rows = sqlx::query_as(AssertSqlSafe(read.clone())).bind(last);
-            let rows: Vec<(i64, String)> = rows.fetch_all(&mut *source).await?;
+            let rows: Vec<(i64, String)> = sqlite::fetch_all(source, &read, (last,))?;
             let Some((newest, _)) = rows.last() else {
                 return Ok(());
             };
@@ -163,12 +165,13 @@ fn text_of(columns: &[String]) -> String {
 }
 
 impl Sum {
-    async fn of(rows: impl futures_util::Stream<Item = sqlx::Result<String>>) -> anyhow::Result<Self> {
-        let sum = rows.try_fold(Self::default(), async |sum, row| {
-            let hash = Sha256::digest(row.as_bytes());
-            let digest = hash.iter().take(16).fold(0, |number, byte| number << 8 | u128::from(*byte));
-            Ok(Self { rows: sum.rows + 1, digest: sum.digest.wrapping_add(digest) })
-        });
-        Ok(sum.await?)
+    fn of_all(self, mut texts: impl Iterator<Item = rusqlite::Result<String>>) -> rusqlite::Result<Self> {
+        texts.try_fold(self, |sum, text| Ok(sum.and(&text?)))
+    }
+
+    fn and(self, text: &str) -> Self {
+        let hash = Sha256::digest(text.as_bytes());
+        let digest = hash.iter().take(16).fold(0, |number, byte| number << 8 | u128::from(*byte));
+        Self { rows: self.rows + 1, digest: self.digest.wrapping_add(digest) }
     }
 }

@@ -7,11 +7,15 @@ mod line;
 
 use std::sync::{Arc, Weak};
 
-use sqlx::{Connection, Error, Result, Sqlite, SqliteConnection, sqlite::SqliteConnectOptions};
+use rusqlite::Connection;
 use tokio::sync::{oneshot, watch};
 
 pub use self::line::Turn;
 use self::line::{Hurry, Line};
+use super::{
+    error::{Error, Result},
+    sqlite::{self, Place},
+};
 
 /// Those who want to write stand in line for the file.
 #[derive(Debug, Clone)]
@@ -21,9 +25,9 @@ pub struct Writer {
 
 #[derive(Debug)]
 struct Head {
-    options: SqliteConnectOptions,
+    place: Place,
     /// One that has failed is not kept: closing it rolls back.
-    connection: Option<SqliteConnection>,
+    connection: Option<Connection>,
     closed: bool,
     state: State,
     /// Who waits for the COMMIT.
@@ -34,7 +38,7 @@ struct Head {
     commits: watch::Sender<()>,
 }
 
-/// What the connection is in the middle of. It is noted before the statement that makes it so, for that may be broken off.
+/// What the connection is in the middle of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
     Idle,
@@ -66,9 +70,9 @@ pub struct Commits {
 
 impl Writer {
     /// A writer with its connection, which has to be open.
-    pub fn new(options: SqliteConnectOptions, connection: SqliteConnection) -> Self {
+    pub fn new(place: Place, connection: Connection) -> Self {
         let head = Head {
-            options,
+            place,
             connection: Some(connection),
             closed: false,
             state: State::Idle,
@@ -93,9 +97,9 @@ impl Writer {
         let mut tx = Tx { turn: self.line.turn(hurry).await?, hurry };
         let head = tx.turn.head()?;
         if head.closed {
-            return Err(Error::PoolClosed);
+            return Err(Error::Closed);
         }
-        if let Err(error) = head.begin().await {
+        if let Err(error) = head.begin() {
             head.fail(&error);
             return Err(error);
         }
@@ -119,7 +123,7 @@ impl Writer {
         let head = turn.head()?;
         head.closed = true;
         match head.connection.take() {
-            Some(connection) => connection.close().await,
+            Some(connection) => Ok(connection.close().map_err(|(_, error)| error)?),
             None => Ok(()),
         }
     }
@@ -133,33 +137,34 @@ impl Commits {
 
     /// As [`Writer::quiet`].
     pub async fn quiet(&self) -> Result<Turn> {
-        self.line.upgrade().ok_or(Error::PoolClosed)?.quiet().await
+        self.line.upgrade().ok_or(Error::Closed)?.quiet().await
     }
 }
 
 impl Head {
-    async fn begin(&mut self) -> Result<()> {
+    fn begin(&mut self) -> Result<()> {
         if let State::Saved(savepoint) = self.state {
             // What one that gave up has left behind is undone; its savepoint serves again.
             let sql = match savepoint {
                 Savepoint::A => "rollback to a",
                 Savepoint::B => "rollback to b",
             };
-            match self.execute(sql).await {
+            match self.execute(&[sql]) {
                 Ok(()) => return Ok(()),
                 Err(error) => self.fail(&error),
             }
         }
         if self.connection.is_none() {
-            self.connection = Some(SqliteConnection::connect_with(&self.options).await?);
+            self.connection = Some(self.place.connect_to_write()?);
         }
         let (sql, savepoint) = match self.state {
-            State::Idle | State::Saved(_) => ("begin immediate; savepoint a", Savepoint::A),
-            State::Kept(Savepoint::A) => ("release a; savepoint b", Savepoint::B),
-            State::Kept(Savepoint::B) => ("release b; savepoint a", Savepoint::A),
+            State::Idle | State::Saved(_) => (["begin immediate", "savepoint a"], Savepoint::A),
+            State::Kept(Savepoint::A) => (["release a", "savepoint b"], Savepoint::B),
+            State::Kept(Savepoint::B) => (["release b", "savepoint a"], Savepoint::A),
         };
+        self.execute(&sql)?;
         self.state = State::Saved(savepoint);
-        self.execute(sql).await
+        Ok(())
     }
 
     /// What has been written in the savepoint is to be committed; the answer comes with the COMMIT.
@@ -173,14 +178,14 @@ impl Head {
         committed
     }
 
-    async fn commit(&mut self) {
-        let sql = match self.state {
+    fn commit(&mut self) {
+        let sql: &[&str] = match self.state {
             State::Idle => return,
-            State::Saved(Savepoint::A) => "rollback to a; commit",
-            State::Saved(Savepoint::B) => "rollback to b; commit",
-            State::Kept(_) => "commit",
+            State::Saved(Savepoint::A) => &["rollback to a", "commit"],
+            State::Saved(Savepoint::B) => &["rollback to b", "commit"],
+            State::Kept(_) => &["commit"],
         };
-        match self.execute(sql).await {
+        match self.execute(sql) {
             Ok(()) => {
                 (self.state, self.hurried) = (State::Idle, false);
                 self.waiting.drain(..).for_each(|waits| drop(waits.send(Ok(()))));
@@ -195,22 +200,25 @@ impl Head {
         self.connection = None;
         (self.state, self.hurried) = (State::Idle, false);
         for waits in self.waiting.drain(..) {
-            drop(waits.send(Err(Error::Protocol(format!("the transaction could not be committed: {error}")))));
+            drop(waits.send(Err(Error::NotCommitted(error.to_string()))));
         }
     }
 
-    #[expect(clippy::disallowed_methods, reason = "the one door")]
-    async fn execute(&mut self, sql: &'static str) -> Result<()> {
-        let connection = self.connection.as_mut().ok_or(Error::WorkerCrashed)?;
-        sqlx::query::<Sqlite>(sql).execute(connection).await?;
-        Ok(())
+    fn execute(&self, statements: &[&str]) -> Result<()> {
+        let connection = self.connection.as_ref().ok_or(Error::Closed)?;
+        statements.iter().try_for_each(|sql| sqlite::execute(connection, sql, ()).map(drop))
     }
 }
 
 impl Tx {
     /// The connection, within the transaction.
-    pub fn connection(&mut self) -> Result<&mut SqliteConnection> {
-        self.turn.head()?.connection.as_mut().ok_or(Error::WorkerCrashed)
+    pub fn connection(&mut self) -> Result<&mut Connection> {
+        self.turn.head()?.connection.as_mut().ok_or(Error::Closed)
+    }
+
+    /// Whether somebody who is waited for stands in line.
+    pub fn is_wanted(&self) -> bool {
+        self.turn.is_wanted()
     }
 
     /// Lets the next one go on, and waits until it is on the disk.
@@ -218,12 +226,11 @@ impl Tx {
         let Self { mut turn, hurry } = self;
         let committed = turn.head()?.keep(hurry);
         drop(turn);
-        committed.await.map_err(|_| Error::WorkerCrashed)?
+        committed.await.map_err(|_| Error::Closed)?
     }
 }
 
 #[cfg(test)]
-#[expect(clippy::disallowed_methods, reason = "the one door, tried")]
 mod tests {
     use std::{future::Future, pin::pin};
 
@@ -233,36 +240,33 @@ mod tests {
 
     struct Scratch {
         writer: Writer,
-        reader: SqliteConnection,
+        reader: Connection,
         _folder: tempfile::TempDir,
     }
 
     impl Scratch {
         async fn new() -> Self {
             let folder = tempfile::tempdir().unwrap();
-            let options = SqliteConnectOptions::new().filename(folder.path().join("reveille.db"));
-            let options = options.create_if_missing(true).foreign_keys(true);
-            let options = options.journal_mode(sqlx::sqlite::SqliteJournalMode::Wal);
-            let writer = Writer::new(options.clone(), SqliteConnection::connect_with(&options).await.unwrap());
+            let place = Place::of(&format!("sqlite:{}", folder.path().join("reveille.db").display())).unwrap();
+            let writer = Writer::new(place.clone(), place.connect().unwrap());
             let mut tx = writer.begin().await.unwrap();
             let tables = "create table parent (id integer primary key);
                           create table child (id integer references parent (id))";
-            run(&mut tx, tables).await;
+            run(&mut tx, tables);
             tx.commit().await.unwrap();
-            Self { writer, reader: SqliteConnection::connect_with(&options).await.unwrap(), _folder: folder }
+            Self { writer, reader: place.connect_plainly().unwrap(), _folder: folder }
         }
 
-        async fn parents(&mut self) -> Vec<i64> {
-            let sql = "select id from parent order by id";
-            sqlx::query_scalar(sql).fetch_all(&mut self.reader).await.unwrap()
+        fn parents(&self) -> Vec<i64> {
+            sqlite::fetch_all(&self.reader, "select id from parent order by id", ()).unwrap()
         }
     }
 
-    async fn run(tx: &mut Tx, sql: &'static str) {
-        sqlx::raw_sql(sql).execute(tx.connection().unwrap()).await.unwrap();
+    fn run(tx: &mut Tx, sql: &str) {
+        tx.connection().unwrap().execute_batch(sql).unwrap();
     }
 
-    /// Runs until it waits for something else than the database's thread.
+    /// Runs until it waits for something else than the committer.
     async fn stands_still<F: Future>(future: &mut std::pin::Pin<&mut F>) -> bool {
         for _ in 0..50 {
             if poll!(future.as_mut()).is_ready() {
@@ -275,9 +279,9 @@ mod tests {
 
     #[tokio::test]
     async fn who_is_in_line_shares_the_commit() {
-        let mut scratch = Scratch::new().await;
+        let scratch = Scratch::new().await;
         let mut first = scratch.writer.begin().await.unwrap();
-        run(&mut first, "insert into parent values (1)").await;
+        run(&mut first, "insert into parent values (1)");
         let writer = scratch.writer.clone();
         let mut second = pin!(writer.begin());
         assert!(poll!(second.as_mut()).is_pending());
@@ -285,12 +289,12 @@ mod tests {
         let mut committed = pin!(first.commit());
         assert!(stands_still(&mut committed).await, "one in line has come before the COMMIT");
         let mut second = second.await.unwrap();
-        run(&mut second, "insert into parent values (2)").await;
+        run(&mut second, "insert into parent values (2)");
         assert!(stands_still(&mut committed).await);
-        assert_eq!(scratch.parents().await, [0_i64; 0]);
+        assert_eq!(scratch.parents(), [0_i64; 0]);
         second.commit().await.unwrap();
         committed.await.unwrap();
-        assert_eq!(scratch.parents().await, [1, 2]);
+        assert_eq!(scratch.parents(), [1, 2]);
     }
 
     #[tokio::test]
@@ -343,9 +347,9 @@ mod tests {
 
     #[tokio::test]
     async fn one_that_gives_up_takes_nothing_with_it() {
-        let mut scratch = Scratch::new().await;
+        let scratch = Scratch::new().await;
         let mut first = scratch.writer.begin().await.unwrap();
-        run(&mut first, "insert into parent values (1)").await;
+        run(&mut first, "insert into parent values (1)");
         let writer = scratch.writer.clone();
         let (mut second, mut third) = (pin!(writer.begin()), pin!(writer.begin()));
         assert!(poll!(second.as_mut()).is_pending() && poll!(third.as_mut()).is_pending());
@@ -353,41 +357,41 @@ mod tests {
         assert!(stands_still(&mut committed).await);
 
         let mut second = second.await.unwrap();
-        run(&mut second, "insert into parent values (2)").await;
+        run(&mut second, "insert into parent values (2)");
         drop(second);
         let mut third = third.await.unwrap();
-        run(&mut third, "insert into parent values (3)").await;
+        run(&mut third, "insert into parent values (3)");
         third.commit().await.unwrap();
         committed.await.unwrap();
-        assert_eq!(scratch.parents().await, [1, 3]);
+        assert_eq!(scratch.parents(), [1, 3]);
 
         // With nobody behind it, it is the committer that undoes it, and the file is free.
         let mut last = scratch.writer.begin().await.unwrap();
-        run(&mut last, "insert into parent values (4)").await;
+        run(&mut last, "insert into parent values (4)");
         drop(last);
         drop(scratch.writer.quiet().await.unwrap());
-        sqlx::raw_sql("insert into parent values (5)").execute(&mut scratch.reader).await.unwrap();
-        assert_eq!(scratch.parents().await, [1, 3, 5]);
+        scratch.reader.execute_batch("insert into parent values (5)").unwrap();
+        assert_eq!(scratch.parents(), [1, 3, 5]);
     }
 
     #[tokio::test]
     async fn who_has_gone_away_while_it_is_committed_is_committed() {
-        let mut scratch = Scratch::new().await;
+        let scratch = Scratch::new().await;
         let mut tx = scratch.writer.begin().await.unwrap();
-        run(&mut tx, "insert into parent values (1)").await;
+        run(&mut tx, "insert into parent values (1)");
         {
             let mut committed = pin!(tx.commit());
             assert!(poll!(committed.as_mut()).is_pending());
         }
         drop(scratch.writer.quiet().await.unwrap());
-        assert_eq!(scratch.parents().await, [1]);
+        assert_eq!(scratch.parents(), [1]);
     }
 
     #[tokio::test]
     async fn a_commit_that_fails_fails_for_all_and_the_next_begins_anew() {
-        let mut scratch = Scratch::new().await;
+        let scratch = Scratch::new().await;
         let mut first = scratch.writer.begin().await.unwrap();
-        run(&mut first, "insert into parent values (1)").await;
+        run(&mut first, "insert into parent values (1)");
         let writer = scratch.writer.clone();
         let mut second = pin!(writer.begin());
         assert!(poll!(second.as_mut()).is_pending());
@@ -395,15 +399,15 @@ mod tests {
         assert!(stands_still(&mut committed).await);
 
         let mut second = second.await.unwrap();
-        run(&mut second, "pragma defer_foreign_keys = on; insert into child values (7)").await;
+        run(&mut second, "pragma defer_foreign_keys = on; insert into child values (7)");
         assert!(second.commit().await.is_err());
         assert!(committed.await.is_err());
-        assert_eq!(scratch.parents().await, [0_i64; 0]);
+        assert_eq!(scratch.parents(), [0_i64; 0]);
 
         let mut third = scratch.writer.begin().await.unwrap();
-        run(&mut third, "insert into parent values (3)").await;
+        run(&mut third, "insert into parent values (3)");
         third.commit().await.unwrap();
-        assert_eq!(scratch.parents().await, [3]);
+        assert_eq!(scratch.parents(), [3]);
         scratch.writer.close().await.unwrap();
         assert!(scratch.writer.begin().await.is_err(), "it does not open the file again");
     }

@@ -12,7 +12,7 @@ use reveille::{
     store::{Store, StoreOptions},
 };
 use secrecy::SecretBox;
-use sqlx::{AssertSqlSafe, Connection, PgConnection, SqliteConnection};
+use sqlx::{AssertSqlSafe, Connection, PgConnection};
 use tokio::sync::OnceCell;
 use tokio_util::task::TaskTracker;
 
@@ -80,28 +80,35 @@ impl Database {
 
     /// What a statement counts.
     pub async fn count(&self, sql: &str) -> i64 {
-        let sql = AssertSqlSafe(sql.to_owned());
         match self {
-            Self::Sqlite { .. } => sqlx::query_scalar(sql).fetch_one(&mut self.sqlite().await).await.unwrap(),
-            Self::Postgres { .. } => sqlx::query_scalar(sql).fetch_one(&mut self.postgres().await).await.unwrap(),
+            Self::Sqlite { .. } => self.sqlite().query_row(sql, (), |row| row.get(0)).unwrap(),
+            Self::Postgres { .. } => {
+                let sql = AssertSqlSafe(sql.to_owned());
+                sqlx::query_scalar(sql).fetch_one(&mut self.postgres().await).await.unwrap()
+            }
         }
     }
 
     /// The texts that a statement finds.
     pub async fn texts(&self, sql: &str) -> Vec<String> {
-        let sql = AssertSqlSafe(sql.to_owned());
         match self {
-            Self::Sqlite { .. } => sqlx::query_scalar(sql).fetch_all(&mut self.sqlite().await).await.unwrap(),
-            Self::Postgres { .. } => sqlx::query_scalar(sql).fetch_all(&mut self.postgres().await).await.unwrap(),
+            Self::Sqlite { .. } => {
+                let (connection, texts) = (self.sqlite(), |row: &rusqlite::Row<'_>| row.get(0));
+                let mut statement = connection.prepare(sql).unwrap();
+                statement.query_map((), texts).unwrap().map(Result::unwrap).collect()
+            }
+            Self::Postgres { .. } => {
+                let sql = AssertSqlSafe(sql.to_owned());
+                sqlx::query_scalar(sql).fetch_all(&mut self.postgres().await).await.unwrap()
+            }
         }
     }
 
     /// Changes something behind the relay's back.
     pub async fn execute(&self, sql: &str) {
-        let sql = AssertSqlSafe(sql.to_owned());
         match self {
-            Self::Sqlite { .. } => drop(sqlx::raw_sql(sql).execute(&mut self.sqlite().await).await.unwrap()),
-            Self::Postgres { .. } => drop(sqlx::raw_sql(sql).execute(&mut self.postgres().await).await.unwrap()),
+            Self::Sqlite { .. } => self.sqlite().execute_batch(sql).unwrap(),
+            Self::Postgres { .. } => run(&mut self.postgres().await, sql.to_owned()).await,
         }
     }
 
@@ -202,8 +209,9 @@ impl Database {
         }
     }
 
-    async fn sqlite(&self) -> SqliteConnection {
-        SqliteConnection::connect(&self.url()).await.unwrap()
+    fn sqlite(&self) -> rusqlite::Connection {
+        let Self::Sqlite { folder } = self else { panic!("this database is PostgreSQL's") };
+        rusqlite::Connection::open(folder.join("reveille.db")).unwrap()
     }
 
     async fn postgres(&self) -> PgConnection {

@@ -5,10 +5,13 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use sqlx::{Error, Result};
 use tokio::sync::{mpsc, oneshot};
 
 use super::{Head, State};
+use crate::store::db::{
+    error::{Error, Result},
+    sqlite,
+};
 
 /// So many transactions share a COMMIT at most …
 const SHARED_BY: usize = 16;
@@ -27,7 +30,7 @@ struct Queue {
     unhurried: VecDeque<oneshot::Sender<Turn>>,
     /// Hurried ones that have gone before the unhurried one who is next.
     gone_before: usize,
-    /// Its task ends with the line.
+    /// Its thread ends with the line.
     committer: mpsc::Sender<Commission>,
 }
 
@@ -56,11 +59,11 @@ pub(super) enum Hurry {
     No,
 }
 
-/// Commits in a task of its own: whoever has it done may be broken off, and others may share it.
-async fn commit(mut commissions: mpsc::Receiver<Commission>) {
-    while let Some((mut turn, back)) = commissions.recv().await {
+/// Commits on a thread of its own, where waiting for the disk holds nobody up who does not wait for it.
+fn commit(mut commissions: mpsc::Receiver<Commission>) {
+    while let Some((mut turn, back)) = commissions.blocking_recv() {
         if let Ok(head) = turn.head() {
-            head.commit().await;
+            head.commit();
         }
         // Who has gone away does not want it any more.
         back.map(|back| back.send(turn));
@@ -69,11 +72,10 @@ async fn commit(mut commissions: mpsc::Receiver<Commission>) {
 
 impl Line {
     /// A line for a file that nobody writes to yet.
-    #[expect(clippy::disallowed_methods, reason = "it ends with the line, and whom it serves waits for its answers")]
     pub fn new(head: Head) -> Self {
         // One turn is all there is.
         let (committer, commissions) = mpsc::channel(1);
-        tokio::spawn(commit(commissions));
+        sqlite::start_thread("commit", move || commit(commissions));
         let (hurried, unhurried) = (VecDeque::new(), VecDeque::new());
         Self(Mutex::new(Queue { free: Some(Box::new(head)), hurried, unhurried, gone_before: 0, committer }))
     }
@@ -96,7 +98,7 @@ impl Line {
             }
             turn
         };
-        turn.await.map_err(|_| Error::WorkerCrashed)
+        turn.await.map_err(|_| Error::Closed)
     }
 
     /// Waits for its turn, and has committed what was written before.
@@ -104,8 +106,8 @@ impl Line {
         let turn = self.turn(Hurry::Yes).await?;
         let committer = self.queue().committer.clone();
         let (back, committed) = oneshot::channel();
-        committer.send((turn, Some(back))).await.map_err(|_| Error::WorkerCrashed)?;
-        committed.await.map_err(|_| Error::WorkerCrashed)
+        committer.send((turn, Some(back))).await.map_err(|_| Error::Closed)?;
+        committed.await.map_err(|_| Error::Closed)
     }
 
     fn pass_on(self: &Arc<Self>, mut head: Box<Head>) {
@@ -122,8 +124,8 @@ impl Line {
                     let refused = queue.committer.try_send((turn(head), None)).err();
                     refused.map(|refused| {
                         let (mut turn, _) = refused.into_inner();
-                        // The runtime is going down.
-                        turn.head.iter_mut().for_each(|head| head.fail(&Error::WorkerCrashed));
+                        // The thread has died.
+                        turn.head.iter_mut().for_each(|head| head.fail(&Error::Closed));
                         turn
                     })
                 }
@@ -157,8 +159,13 @@ impl Queue {
 }
 
 impl Turn {
+    /// Whether somebody in a hurry is next.
+    pub(super) fn is_wanted(&self) -> bool {
+        !self.line.queue().hurried.is_empty()
+    }
+
     pub(super) fn head(&mut self) -> Result<&mut Head> {
-        self.head.as_deref_mut().ok_or(Error::WorkerCrashed)
+        self.head.as_deref_mut().ok_or(Error::Closed)
     }
 }
 

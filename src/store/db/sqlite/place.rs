@@ -1,0 +1,107 @@
+//! Where a SQLite database lies, and how it is opened.
+
+use std::{
+    fs::OpenOptions,
+    os::unix::fs::OpenOptionsExt,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use anyhow::{Context, bail, ensure};
+use percent_encoding::percent_decode_str;
+use rusqlite::{Connection, OpenFlags, config::DbConfig};
+
+use crate::store::db::error::Result;
+
+/// How long a writer waits for another process, such as a backup.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+/// Every statement is known to each connection: preparing one costs as much as running it.
+const STATEMENTS: usize = 500;
+/// The WAL is written back aside; should that fail, the writer does it itself at this many pages (256 MiB).
+const WAL_PAGES: i64 = 65_536;
+/// Pages that a writer keeps.
+const CACHE_KIB: i64 = 16 * 1024;
+
+/// A database file.
+#[derive(Debug, Clone)]
+pub struct Place {
+    path: PathBuf,
+    flags: OpenFlags,
+}
+
+impl Place {
+    /// What `sqlite:PATH`, `sqlite:PATH?mode=rw` (it has to be there) or `sqlite:PATH?mode=ro` names; `%3F` in it is a question mark.
+    pub fn of(url: &str) -> anyhow::Result<Self> {
+        let rest = url.strip_prefix("sqlite:").context("a SQLite database is named by sqlite:PATH")?;
+        let rest = rest.strip_prefix("//").unwrap_or(rest);
+        let (path, options) = rest.split_once('?').unwrap_or((rest, "mode=rwc"));
+        ensure!(path != ":memory:", "a database in memory is not supported: every connection would have its own");
+        let path = percent_decode_str(path).decode_utf8().context("the path is not Unicode")?;
+        let access = match options {
+            "mode=rwc" => OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE,
+            "mode=rw" => OpenFlags::SQLITE_OPEN_READ_WRITE,
+            "mode=ro" => OpenFlags::SQLITE_OPEN_READ_ONLY,
+            _ => bail!("`{options}` is none of mode=rwc, mode=rw and mode=ro"),
+        };
+        Ok(Self { path: PathBuf::from(path.as_ref()), flags: access | OpenFlags::SQLITE_OPEN_NO_MUTEX })
+    }
+
+    /// The file.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Whether the file is there.
+    pub fn ensure_exists(&self) -> anyhow::Result<()> {
+        ensure!(self.path.is_file(), "there is no database {}", self.path.display());
+        Ok(())
+    }
+
+    /// A new database is for its owner's eyes only: it holds push tokens and event data. SQLite gives its other files the same rights.
+    pub fn make_private(&self) -> std::io::Result<()> {
+        if !self.flags.contains(OpenFlags::SQLITE_OPEN_CREATE) {
+            return Ok(());
+        }
+        match OpenOptions::new().write(true).create_new(true).mode(0o600).open(&self.path) {
+            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
+            made => made.map(drop),
+        }
+    }
+
+    /// A connection that writes as safely as SQLite can: a COMMIT is on the disk, and what is erased is overwritten, not only forgotten.
+    pub fn connect(&self) -> Result<Connection> {
+        let connection = self.connect_plainly()?;
+        connection.pragma_update(None, "journal_mode", "wal")?;
+        connection.pragma_update(None, "synchronous", "full")?;
+        connection.pragma_update(None, "foreign_keys", true)?;
+        connection.pragma_update(None, "secure_delete", true)?;
+        connection.pragma_update(None, "wal_autocheckpoint", WAL_PAGES)?;
+        Ok(connection)
+    }
+
+    /// The writer's.
+    pub fn connect_to_write(&self) -> Result<Connection> {
+        let connection = self.connect()?;
+        connection.pragma_update(None, "cache_size", -CACHE_KIB)?;
+        // What a savepoint goes back to is kept in memory as well; in a file it was half the time of a claim.
+        connection.pragma_update(None, "temp_store", "memory")?;
+        Ok(connection)
+    }
+
+    /// One that reads.
+    pub fn connect_to_read(&self) -> Result<Connection> {
+        let connection = self.connect_plainly()?;
+        connection.pragma_update(None, "query_only", true)?;
+        Ok(connection)
+    }
+
+    /// One that leaves the database as it is.
+    pub fn connect_plainly(&self) -> Result<Connection> {
+        let connection = Connection::open_with_flags(&self.path, self.flags)?;
+        connection.busy_timeout(BUSY_TIMEOUT)?;
+        connection.set_prepared_statement_cache_capacity(STATEMENTS);
+        // A plan holds whatever is bound; else statements about tables with partial indexes are prepared anew each time.
+        connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
+        Ok(connection)
+    }
+}
