@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 use reveille::sim::{FaultKind, Sim, SimConfig};
 use serde_json::json;
 
-use self::relay::{App, Served};
+use self::relay::{App, Served, load::Times};
 
 /// App A's devices; the fan-out to them outlasts a round.
 const DEVICES_OF_A: usize = 12_000;
@@ -39,8 +39,8 @@ async fn bench() {
     a.seed("fcm", DEVICES_OF_A, "'all'").await;
     // One for each round, so that none runs out of budget.
     for round in 0..ROUNDS {
-        let (name, token) = (format!("iphone-{round}"), format!("a{round:03}").repeat(16));
-        let topic = "com.example.shop";
+        let (name, topic) = (format!("iphone-{round}"), "com.example.shop");
+        let token = token_of(round);
         b.post(
             "/v1/devices",
             json!({"installation_id": name, "transport": "apns", "topic": topic, "token": token, "feeds": [name]}),
@@ -70,13 +70,11 @@ async fn bench() {
     for round in 0..ROUNDS {
         hanging.extend(measure(&sim, &b, round).await);
     }
-    let alone = Times::of(alone);
-    for (name, times) in
-        [("alone", &alone), ("A pushes to many", &Times::of(beside)), ("A's provider hangs", &Times::of(hanging))]
-    {
+    let (alone, beside, hanging) = (Times::of(alone), Times::of(beside), Times::of(hanging));
+    for (name, times) in [("alone", &alone), ("A pushes to many", &beside), ("A's provider hangs", &hanging)] {
         println!(
             "{name:<20} {:>4} pushes   median {:>6.1} ms   p99 {:>6.1} ms   {:>5.2} x alone",
-            times.0.len(),
+            times.count(),
             times.share(0.5),
             times.share(0.99),
             times.share(0.99) / alone.share(0.99)
@@ -84,35 +82,32 @@ async fn bench() {
     }
     rates.sort_by(f64::total_cmp);
     println!("A's pushes meanwhile {:>6.0} /s (median of {ROUNDS} rounds)", rates[ROUNDS / 2]);
+    let json = json!({
+        "bench": "fairness", "alone_p99_ms": alone.share(0.99), "beside_broadcast": beside.share(0.99) / alone.share(0.99),
+        "beside_hanging_provider": hanging.share(0.99) / alone.share(0.99), "broadcast_per_s": rates[ROUNDS / 2],
+    });
+    println!("{json}");
+}
+
+/// The push token of a round's phone.
+fn token_of(round: usize) -> String {
+    format!("a{round:03}").repeat(16)
 }
 
 /// The times from request to arrival of a round's pushes, in milliseconds.
 async fn measure(sim: &Sim, b: &App<'_>, round: usize) -> Vec<f64> {
-    let mut took_ms = Vec::new();
+    let (mut took_ms, mut phone) = (Vec::new(), sim.subscribe(&token_of(round)));
     for _ in 0..PUSHES_PER_ROUND {
-        let (before, began) = (sim.apns().received(), Instant::now());
-        b.post("/v1/events", json!({"feed": format!("iphone-{round}"), "type": "t"})).await;
-        while sim.apns().received() == before {
-            assert!(began.elapsed() < Duration::from_secs(30), "B's push does not arrive");
-            tokio::time::sleep(Duration::from_micros(200)).await;
-        }
-        took_ms.push(began.elapsed().as_secs_f64() * 1000.0);
+        let began = Instant::now();
+        let arrived = async {
+            let push = tokio::time::timeout(Duration::from_secs(30), phone.recv()).await;
+            push.expect("B's push arrives").unwrap();
+            began.elapsed()
+        };
+        let event = json!({"feed": format!("iphone-{round}"), "type": "t"});
+        let (took, _) = tokio::join!(arrived, b.post("/v1/events", event));
+        took_ms.push(took.as_secs_f64() * 1000.0);
         tokio::time::sleep(BETWEEN_PUSHES).await;
     }
     took_ms
-}
-
-/// Times in milliseconds, in order.
-struct Times(Vec<f64>);
-
-impl Times {
-    fn of(mut times: Vec<f64>) -> Self {
-        times.sort_by(f64::total_cmp);
-        Self(times)
-    }
-
-    /// What this share of them is not above.
-    fn share(&self, share: f64) -> f64 {
-        self.0[((self.0.len() as f64 * share).ceil() as usize).clamp(1, self.0.len()) - 1]
-    }
 }

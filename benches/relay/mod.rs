@@ -1,6 +1,10 @@
 //! The real binary on a fresh database, for benches.
 #![allow(dead_code, reason = "each bench uses its part")]
 
+pub mod ceiling;
+pub mod database;
+pub mod load;
+
 use std::{
     process::{Child, Command, Stdio},
     time::Duration,
@@ -9,69 +13,113 @@ use std::{
 use futures_util::{StreamExt, stream};
 use reveille::sim::Sim;
 use serde_json::{Value, json};
-use sqlx::{Connection, SqliteConnection, sqlite::SqliteConnectOptions};
+
+use self::database::Database;
 
 const OPERATOR_KEY: &str = "ro_operator-key-of-the-bench";
+/// What a process does if nothing else is said.
+const ALL_ROLES: &str = "api,dispatch,janitor";
 
-/// A relay that runs by itself.
+/// A relay that runs by itself, and can be started anew.
 pub struct Served {
-    child: Child,
+    child: Option<Child>,
     pub folder: tempfile::TempDir,
-    url: String,
+    pub database: Database,
+    pub port: u16,
+    fcm_url: String,
+    apns_url: String,
     http: reqwest::Client,
 }
 
 /// An app of it, with credentials for both providers.
 pub struct App<'a> {
     served: &'a Served,
-    key: String,
+    pub key: String,
 }
 
 impl Drop for Served {
     fn drop(&mut self) {
-        drop(self.child.kill());
-        drop(self.child.wait());
+        self.kill();
     }
 }
 
 impl Served {
     pub async fn start(sim: &Sim) -> Self {
+        let mut served = Self::new(sim).await;
+        served.serve(ALL_ROLES).await;
+        served
+    }
+
+    /// A relay that is not started yet.
+    pub async fn new(sim: &Sim) -> Self {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("ca.pem"), sim.ca_pem()).unwrap();
         let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let database = Database::new(folder.path()).await;
+        let (fcm_url, apns_url) = (sim.fcm_url(), sim.apns_url());
+        Self { child: None, folder, database, port, fcm_url, apns_url, http: reqwest::Client::new() }
+    }
+
+    /// Starts it with these roles, and waits until it answers.
+    pub async fn serve(&mut self, roles: &str) {
+        self.kill();
         let child = Command::new(env!("CARGO_BIN_EXE_reveille"))
             .arg("serve")
-            .current_dir(folder.path())
+            .current_dir(self.folder.path())
             .envs([
-                ("REVEILLE_LISTEN", format!("127.0.0.1:{port}")),
-                ("REVEILLE_MASTER_KEY", "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=".into()),
-                ("REVEILLE_OPERATOR_KEY", OPERATOR_KEY.into()),
-                ("REVEILLE_FCM_URL", sim.fcm_url()),
-                ("REVEILLE_APNS_URL", sim.apns_url()),
-                ("REVEILLE_EXTRA_CA", "ca.pem".into()),
-                ("REVEILLE_LOG", std::env::var("X_LOG").unwrap_or("error".into())),
-                ("REVEILLE_LOG_FORMAT", "json".into()),
+                ("REVEILLE_LISTEN", format!("127.0.0.1:{}", self.port).as_str()),
+                ("REVEILLE_DATABASE_URL", &self.database.url()),
+                ("REVEILLE_ROLES", roles),
+                ("REVEILLE_MASTER_KEY", "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8="),
+                ("REVEILLE_OPERATOR_KEY", OPERATOR_KEY),
+                ("REVEILLE_FCM_URL", &self.fcm_url),
+                ("REVEILLE_APNS_URL", &self.apns_url),
+                ("REVEILLE_EXTRA_CA", "ca.pem"),
+                ("REVEILLE_LOG", "error"),
+                ("REVEILLE_LOG_FORMAT", "json"),
             ])
             .stdin(Stdio::null())
             .spawn()
             .unwrap();
-        let served = Self { child, folder, url: format!("http://127.0.0.1:{port}"), http: reqwest::Client::new() };
-        while served.http.get(format!("{}/readyz", served.url)).send().await.is_err() {
-            tokio::time::sleep(Duration::from_millis(20)).await;
+        self.child = Some(child);
+        while self.http.get(format!("{}/readyz", self.url())).send().await.is_err() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
         }
-        served
     }
 
-    /// Its database, from outside.
-    pub async fn database(&self) -> SqliteConnection {
-        let file = self.folder.path().join("reveille.db");
-        let options = SqliteConnectOptions::new().filename(file).busy_timeout(Duration::from_secs(60));
-        SqliteConnection::connect_with(&options).await.unwrap()
+    /// `kill -9`.
+    pub fn kill(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            drop(child.kill());
+            drop(child.wait());
+        }
+    }
+
+    /// Where it answers.
+    pub fn url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.port)
     }
 
     /// Of the relay's process.
     pub fn pid(&self) -> u32 {
-        self.child.id()
+        self.child.as_ref().unwrap().id()
+    }
+
+    /// Waits until no attempt is under way, and answers how many were accepted in all.
+    pub async fn recorded(&self) -> usize {
+        while self.database.count("select count(*) from attempts where outcome is null").await > 0 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        self.database.count("select count(*) from attempts where outcome = 'accepted'").await
+    }
+
+    /// The peak of its memory since the last call, in MiB. The kernel is told to forget it (proc(5), clear_refs).
+    pub fn peak_mib(&self) -> f64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
+        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+        let peak_kib: f64 = peak.trim().trim_end_matches(" kB").parse().unwrap();
+        std::fs::write(format!("/proc/{}/clear_refs", self.pid()), "5").unwrap();
+        peak_kib / 1024.0
     }
 
     /// Makes an app in which every wake goes at once, and none again.
@@ -79,40 +127,51 @@ impl Served {
         let class = json!({"gap_s": 0, "budget": {"burst": 1000, "refill_s": 1}, "rewake_s": []});
         let platform = json!({"background": class, "alert": class});
         let settings = json!({"wake": {"ios": platform, "android": platform}});
-        let operator = App { served: self, key: OPERATOR_KEY.to_owned() };
+        let operator = self.app_of(OPERATOR_KEY.to_owned());
         let app = operator.post("/v1/apps", json!({"name": "bench", "settings": settings})).await;
         let path = format!("/v1/apps/{}/keys", app["id"].as_str().unwrap());
         let key = operator.post(&path, json!({"name": "bench", "scopes": ["admin"]})).await;
-        let app = App { served: self, key: key["secret"].as_str().unwrap().into() };
+        let app = self.app_of(key["secret"].as_str().unwrap().into());
         for (transport, credential) in [("fcm", sim.fcm_credential()), ("apns", sim.apns_credential())] {
-            let put = self.http.put(format!("{}/v1/credentials/{transport}", self.url)).bearer_auth(&app.key);
+            let put = self.http.put(format!("{}/v1/credentials/{transport}", self.url())).bearer_auth(&app.key);
             assert_eq!(put.json(&credential).send().await.unwrap().status(), 201);
         }
         app
+    }
+
+    /// The app of a key.
+    pub fn app_of(&self, key: String) -> App<'_> {
+        App { served: self, key }
     }
 }
 
 impl App<'_> {
     pub async fn post(&self, path: &str, body: Value) -> Value {
-        let request = self.served.http.post(format!("{}{path}", self.served.url)).bearer_auth(&self.key).json(&body);
+        let request = self.served.http.post(format!("{}{path}", self.served.url())).bearer_auth(&self.key).json(&body);
         let response = request.send().await.unwrap();
         assert!(response.status().is_success(), "{path}: {}", response.text().await.unwrap());
         response.json().await.unwrap()
     }
 
+    /// Posts one event for each of these feeds, a hundred in a request and four requests at a time.
+    pub async fn post_to(&self, feeds: impl Iterator<Item = String>) {
+        let events: Vec<Value> = feeds.map(|feed| json!({"feed": feed, "type": "t"})).collect();
+        let posts = events.chunks(100).map(|events| self.post("/v1/events", Value::from(events)));
+        stream::iter(posts).buffer_unordered(4).for_each(|_| async {}).await;
+    }
+
     /// Puts devices into the database as if they had registered, each following one feed: a million registrations over HTTP take longer
     /// than a bench may. One that has registered is copied; the feed is an SQL expression over the device's number `i`.
     pub async fn seed(&self, transport: &str, count: usize, feed: &str) {
-        let token = if transport == "apns" { "'ab' || (2e62 + i)" } else { "'token-of-the-usual-length-' || i" };
+        let database = &self.served.database;
+        let token = if transport == "apns" { database.hex() } else { "'token-of-the-usual-length-' || i" };
         let first = format!("{transport}-first");
         let mut body = json!({"installation_id": first, "transport": transport, "token": "ab".repeat(32)});
         if transport == "apns" {
             body["topic"] = json!("com.example.shop");
         }
         self.post("/v1/devices", body).await;
-        let mut database = self.served.database().await;
-        let sql = "select name from pragma_table_info('devices')";
-        let columns: Vec<String> = sqlx::query_scalar(sql).fetch_all(&mut database).await.unwrap();
+        let columns = database.columns("devices").await;
         // Ids are in the order of registration, and end in the number.
         let number = "substr(cast(1000000000000000 + i as text), 2)";
         let id = format!("'dev_01h455vb4{}e' || {number}", if transport == "apns" { "a" } else { "f" });
@@ -122,29 +181,15 @@ impl App<'_> {
             "token" => token.to_owned(),
             column => format!("d.{column}"),
         });
-        let numbers = format!("with recursive n (i) as (select 1 union all select i + 1 from n where i < {count})");
-        let of_first = format!("from n cross join devices d where d.installation_id = '{first}'");
+        let from = format!("from {} cross join devices d where d.installation_id = '{first}'", database.numbers(count));
         let devices = format!(
-            "{numbers} insert into devices ({}) select {} {of_first}",
+            "insert into devices ({}) select {} {from}",
             columns.join(", "),
             values.collect::<Vec<_>>().join(", ")
         );
-        let follows = format!(
-            "{numbers} insert into follows (app_id, device_id, feed, since) select d.app_id, {id}, {feed}, 0 {of_first}"
-        );
-        for sql in [devices, follows] {
-            sqlx::raw_sql(sqlx::AssertSqlSafe(sql)).execute(&mut database).await.unwrap();
-        }
-    }
-
-    /// Registers Android phones, each following one feed.
-    pub async fn register(&self, kind: &str, count: usize, feed: impl Fn(usize) -> String) {
-        let registrations = stream::iter(0..count).map(|number| {
-            let name = format!("{kind}-{number}");
-            let token = format!("token-of-{name}");
-            let body = json!({"installation_id": name, "transport": "fcm", "token": token, "feeds": [feed(number)]});
-            self.post("/v1/devices", body)
-        });
-        registrations.buffer_unordered(16).for_each(|_| async {}).await;
+        let follows =
+            format!("insert into follows (app_id, device_id, feed, since) select d.app_id, {id}, {feed}, 0 {from}");
+        database.execute(format!("begin; {devices}; {follows}; commit")).await;
+        database.settle().await;
     }
 }
