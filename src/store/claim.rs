@@ -1,6 +1,6 @@
 //! Claim: due devices are decided about, and the wakes that are to go out belong to the caller until their lease ends.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use secrecy::SecretString;
 use serde::Serialize;
@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::{
     Result, Store,
     call::Call,
-    db::{Json, Tx, Word, rows},
+    db::{Json, Tx, Word, locking, rows},
     history::{self, Lost},
     levels::{self, Level},
     standing::{About, Standing, Waiting, select_standings},
@@ -17,7 +17,7 @@ use super::{
 use crate::domain::{
     breaker::Resting,
     credential::{self, CredentialScope},
-    device::Transport,
+    device::{Platform, Transport},
     event::{CancelOn, Class, WakeSpec},
     feed::{FeedName, Position},
     id::{self, AppId, DeviceId},
@@ -105,7 +105,7 @@ impl Store {
                 left.iter().map(|share| Share { devices: share.devices.min(most), ..*share }).collect();
             let found = self.claim_portion(&mut tx, &portion, resting, &mut claimed.calls).await?;
             let found_of = |app: AppId| found.get(&app).copied().unwrap_or(0);
-            left.retain(|share| found_of(share.app) == most && share.devices > most);
+            left.retain(|share| found_of(share.app) >= most && share.devices > most);
             left.iter_mut().for_each(|share| share.devices -= most);
             found.into_iter().for_each(|(app, devices)| *claimed.looked_at.entry(app).or_default() += devices);
             if tx.is_wanted() {
@@ -296,6 +296,8 @@ impl Outbox {
 async fn due_rows(tx: &mut Tx, now: Timestamp, shares: &[Share]) -> Result<Vec<Standing>> {
     let mut due =
         if tx.is_alone() { due_at_once(tx, now, shares).await? } else { due_and_held(tx, now, shares).await? };
+    let alerts = alerts_beside(tx, now, &due).await?;
+    due.extend(alerts);
     // Alerts first: on iOS a silent wake has to see that one is on its way.
     due.sort_by_key(Standing::class);
     Ok(due)
@@ -312,6 +314,30 @@ async fn due_at_once(tx: &mut Tx, now: Timestamp, shares: &[Share]) -> Result<Ve
         due.extend(tx.fetch_all::<Standing>(sql, (Word(share.app), now.as_ms(), share.devices as i64)).await?);
     }
     Ok(due)
+}
+
+/// The alerts that are due for the iPhones among some devices and have not been found with them: they may come later in the order, but
+/// are to be decided about first.
+async fn alerts_beside(tx: &mut Tx, now: Timestamp, due: &[Standing]) -> Result<Vec<Standing>> {
+    let found: HashSet<DeviceId> =
+        due.iter().filter(|standing| standing.class() == Class::Alert).map(Standing::device).collect();
+    let missing: Vec<(AppId, DeviceId)> = (due.iter())
+        .filter(|standing| standing.platform.0 == Platform::Ios && standing.other_told.is_some())
+        .filter(|standing| standing.class() == Class::Background && !found.contains(&standing.device()))
+        .map(|standing| (standing.app(), standing.device()))
+        .collect();
+    if missing.is_empty() {
+        return Ok(Vec::new());
+    }
+    let sql = locking!(
+        select_standings!(
+            "jsonb_each($1) r cross join levels l"
+            "where l.app_id = r.value->>0 and l.device_id = r.value->>1 and l.class = 'alert' and l.due_at <= $2
+               and d.app_id = l.app_id and d.id = l.device_id"
+        ),
+        "for update of l skip locked"
+    );
+    Ok(tx.fetch_all(sql, (rows(&missing)?, now.as_ms())).await?)
 }
 
 /// What is held is read once it is held: another may have changed it just before.

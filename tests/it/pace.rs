@@ -119,6 +119,22 @@ async fn an_alert_that_lies_at_apple_holds_silent_pushes_back_until_it_is_fetche
 }
 
 #[tokio::test]
+async fn of_many_phones_with_both_waiting_each_gets_its_alert_first() {
+    let world = World::start().await;
+    world.without_pace().await;
+    let mut phones = Vec::new();
+    for number in 0..20 {
+        phones.push(world.phone(&format!("iphone-{number}")).ios().follows(&["order:42"]).await);
+    }
+    world.publish("order:42").await;
+    let alert = world.alert("order:42", "on its way").await["position"].as_i64().unwrap();
+    world.settle().await;
+    for phone in phones {
+        assert_eq!(phone.heads(), [alert], "it tells of the silent news as well");
+    }
+}
+
+#[tokio::test]
 async fn once_the_stored_alert_is_fetched_silent_pushes_go_again() {
     let world = World::start().await;
     world.without_pace().await;
