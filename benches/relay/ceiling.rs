@@ -55,7 +55,7 @@ async fn push(mut connection: http2::SendRequest<Full<Bytes>>, (_, head, body): 
 }
 
 /// Where to, and the request: its head and its body.
-type Prepared = (url::Url, request::Parts, Bytes);
+pub type Prepared = (url::Url, request::Parts, Bytes);
 
 async fn fcm(sim: &Sim) -> Prepared {
     let url: url::Url = sim.fcm_url().parse().unwrap();
@@ -73,7 +73,8 @@ async fn fcm(sim: &Sim) -> Prepared {
     (url, head.0, Bytes::from(body.to_string()))
 }
 
-fn apns(sim: &Sim) -> Prepared {
+/// A push to APNs.
+pub fn apns(sim: &Sim) -> Prepared {
     let url: url::Url = sim.apns_url().parse().unwrap();
     let credential = sim.apns_credential();
     let text = |field: &str| credential[field].as_str().unwrap();
@@ -100,11 +101,7 @@ fn apns(sim: &Sim) -> Prepared {
 }
 
 async fn connect(sim: &Sim, url: &url::Url) -> http2::SendRequest<Full<Bytes>> {
-    let mut roots = RootCertStore::empty();
-    roots.add(CertificateDer::from_pem_slice(sim.ca_pem().as_bytes()).unwrap()).unwrap();
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let tls = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
-    let mut tls = tls.with_root_certificates(roots).with_no_client_auth();
+    let mut tls = tls(sim);
     tls.alpn_protocols = vec![b"h2".to_vec()];
     let tcp = TcpStream::connect(("127.0.0.1", url.port().unwrap())).await.unwrap();
     tcp.set_nodelay(true).unwrap();
@@ -113,6 +110,15 @@ async fn connect(sim: &Sim, url: &url::Url) -> http2::SendRequest<Full<Bytes>> {
     let (sender, connection) = http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
     tokio::spawn(connection);
     sender
+}
+
+/// Trusts the simulators.
+pub fn tls(sim: &Sim) -> ClientConfig {
+    let mut roots = RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_slice(sim.ca_pem().as_bytes()).unwrap()).unwrap();
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let tls = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+    tls.with_root_certificates(roots).with_no_client_auth()
 }
 
 /// An access token, got as any client gets it.

@@ -1,6 +1,10 @@
 //! The database of a bench, from outside: a file, or one of its own on the server that `BENCH_POSTGRES` names.
 
-use std::{path::Path, time::Duration};
+use std::{
+    path::Path,
+    sync::atomic::{AtomicUsize, Ordering},
+    time::Duration,
+};
 
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
 
@@ -16,7 +20,9 @@ impl Database {
         match std::env::var("BENCH_POSTGRES") {
             Err(_) => Self::Sqlite(folder.join("reveille.db")),
             Ok(server) => {
-                let name = format!("reveille_bench_{}", std::process::id());
+                static MADE: AtomicUsize = AtomicUsize::new(0);
+                let number = MADE.fetch_add(1, Ordering::Relaxed);
+                let name = format!("reveille_bench_{}_{number}", std::process::id());
                 let mut connection = PgConnection::connect(&server).await.unwrap();
                 for sql in [format!("drop database if exists {name} with (force)"), format!("create database {name}")] {
                     sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut connection).await.unwrap();

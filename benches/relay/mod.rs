@@ -105,21 +105,46 @@ impl Served {
         self.child.as_ref().unwrap().id()
     }
 
-    /// Waits until no attempt is under way, and answers how many were accepted in all.
+    /// Waits until nothing is due or under way, and answers how many attempts were accepted in all.
     pub async fn recorded(&self) -> usize {
-        while self.database.count("select count(*) from attempts where outcome is null").await > 0 {
+        while self.database.count("select count(*) from levels where due_at is not null").await > 0 {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
         self.database.count("select count(*) from attempts where outcome = 'accepted'").await
     }
 
+    /// Waits until it has nothing more to do, and nobody counts as at work any more.
+    pub async fn rest(&self) {
+        let ticks = || {
+            let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.pid())).unwrap();
+            let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
+            fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
+        };
+        let mut quiet_s = 0;
+        while quiet_s < 11 {
+            let before = ticks();
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            quiet_s = if ticks() - before <= 5 { quiet_s + 1 } else { 0 };
+        }
+    }
+
+    /// What it has in memory, in MiB.
+    pub fn memory_mib(&self) -> f64 {
+        self.status_mib("VmRSS:")
+    }
+
     /// The peak of its memory since the last call, in MiB. The kernel is told to forget it (proc(5), clear_refs).
     pub fn peak_mib(&self) -> f64 {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
-        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
-        let peak_kib: f64 = peak.trim().trim_end_matches(" kB").parse().unwrap();
+        let peak_mib = self.status_mib("VmHWM:");
         std::fs::write(format!("/proc/{}/clear_refs", self.pid()), "5").unwrap();
-        peak_kib / 1024.0
+        peak_mib
+    }
+
+    fn status_mib(&self, name: &str) -> f64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
+        let size = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
+        let kib: f64 = size.trim().trim_end_matches(" kB").parse().unwrap();
+        kib / 1024.0
     }
 
     /// Makes an app in which every wake goes at once, and none again.
