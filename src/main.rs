@@ -2,6 +2,10 @@
 
 use std::process::ExitCode;
 
+/// A push takes a hundred small allocations on one thread that another frees.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     match reveille::cli::run() {
         Ok(()) => ExitCode::SUCCESS,

@@ -117,6 +117,16 @@ pub fn hash(secret: &str) -> String {
     hex(&Sha256::digest(secret.as_bytes()))
 }
 
+/// The first 128 bits of a [`hash`].
+pub fn start_of(hash: &str) -> u128 {
+    hash.get(..32).and_then(|digits| u128::from_str_radix(digits, 16).ok()).unwrap_or_default()
+}
+
+/// The first 64 bits of a text's SHA-256.
+pub fn short_hash(text: &str) -> u64 {
+    Sha256::digest(text.as_bytes()).iter().take(8).fold(0, |number, byte| number << 8 | u64::from(*byte))
+}
+
 /// SHA-256 in hex over several parts, each told from the next.
 pub fn hash_all(parts: &[&[u8]]) -> String {
     let mut digest = Sha256::new();

@@ -24,7 +24,7 @@ use crate::{
         limits,
     },
     secret,
-    store::{Device, KeyHolder},
+    store::{Device, KeyHolder, Poller},
     transport::LaneKey,
 };
 
@@ -68,9 +68,13 @@ impl Caller {
     pub fn device(self) -> Result<Device> {
         match self {
             Self::Device(device) => Ok(*device),
-            _ => Err(Problem::new(problem::FORBIDDEN, "this route takes a device token")),
+            Self::Operator | Self::Key(_) => Err(not_a_device()),
         }
     }
+}
+
+fn not_a_device() -> Problem {
+    Problem::new(problem::FORBIDDEN, "this route takes a device token")
 }
 
 impl FromRequestParts<Api> for Caller {
@@ -89,6 +93,24 @@ impl FromRequestParts<Api> for Caller {
     }
 }
 
+impl FromRequestParts<Api> for Poller {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, api: &Api) -> Result<Self> {
+        match bearer(parts) {
+            Some(secret) if secret.expose_secret().starts_with(DEVICE_TOKEN) => {
+                let poller = api.store.poller(secret.expose_secret()).await?;
+                poller.ok_or_else(|| api.limiters.failed_authentication(address(parts), true))
+            }
+            // Whoever else it is may not poll.
+            _ => Caller::from_request_parts(parts, api).await.and_then(|_| Err(not_a_device())),
+        }
+    }
+}
+
+/// What device tokens begin with.
+const DEVICE_TOKEN: &str = "dt_";
+
 fn bearer(parts: &Parts) -> Option<SecretString> {
     let value = parts.headers.get(header::AUTHORIZATION)?.to_str().ok()?;
     let (scheme, secret) = value.split_once(' ')?;
@@ -101,7 +123,7 @@ fn address(parts: &Parts) -> Option<IpAddr> {
 
 impl Api {
     async fn recognise(&self, secret: &str) -> Result<Option<Caller>> {
-        if secret.starts_with("dt_") {
+        if secret.starts_with(DEVICE_TOKEN) {
             return Ok(self.store.device_holder(secret).await?.map(|device| Caller::Device(Box::new(device))));
         }
         if secret.starts_with("rk_") {

@@ -45,7 +45,7 @@ pub async fn register(
     body["poll"] = json!({
         "url": Api::poll_url(&api.public_url),
         "cursor": api.sync_cursor(&registered.device, registered.cursor),
-        "after_s": api.poll_after_s(&settings, &registered.device, registered.device.missed),
+        "after_s": api.poll_after_s(&settings, registered.device.status, registered.device.missed),
         "reset": registered.reset,
     });
     if let Some(secret) = &registered.secret {
@@ -186,8 +186,8 @@ impl Api {
     }
 
     /// In how many seconds a device is to poll by itself, having missed so many heads in a row.
-    pub fn poll_after_s(&self, settings: &Settings, device: &Device, missed: u32) -> u32 {
-        record::poll_after_s(settings.poll_after_s, device.status, missed, self.store.load())
+    pub fn poll_after_s(&self, settings: &Settings, status: DeviceStatus, missed: u32) -> u32 {
+        record::poll_after_s(settings.poll_after_s, status, missed, self.store.load())
     }
 
     fn show_device(&self, device: &Device, feeds: &[FeedName]) -> Value {

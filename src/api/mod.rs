@@ -19,6 +19,7 @@ mod timeline;
 
 use std::{
     any::Any,
+    ops::Deref,
     sync::{Arc, atomic::AtomicI64},
 };
 
@@ -31,6 +32,7 @@ use axum::{
     routing::{delete, get, post, put},
 };
 use secrecy::SecretString;
+use tower::util::MapRequestLayer;
 use tower_http::{
     catch_panic::CatchPanicLayer,
     request_id::{MakeRequestId, PropagateRequestIdLayer, RequestId, SetRequestIdLayer},
@@ -47,9 +49,12 @@ use crate::{
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-/// What the API needs; cloning it is cheap.
+/// The API; cloning it is cheap, for every request does so.
 #[derive(Clone)]
-pub struct Api {
+pub struct Api(Arc<Inner>);
+
+/// What it needs.
+pub struct Inner {
     store: Store,
     transports: Transports,
     secrets: Secrets,
@@ -58,7 +63,15 @@ pub struct Api {
     public_url: Arc<str>,
     any_token_uri: AnyTokenUri,
     dispatcher_beat: Option<Arc<AtomicI64>>,
-    limiters: Arc<Limiters>,
+    limiters: Limiters,
+}
+
+impl Deref for Api {
+    type Target = Inner;
+
+    fn deref(&self) -> &Inner {
+        &self.0
+    }
 }
 
 /// What an [`Api`] is made of.
@@ -84,7 +97,7 @@ pub struct ApiParts {
 impl Api {
     /// An API over its parts.
     pub fn new(parts: ApiParts) -> Self {
-        Self {
+        Self(Arc::new(Inner {
             store: parts.store,
             transports: parts.transports,
             secrets: parts.secrets,
@@ -93,8 +106,8 @@ impl Api {
             public_url: parts.public_url.into(),
             any_token_uri: parts.any_token_uri,
             dispatcher_beat: parts.dispatcher_beat,
-            limiters: Arc::default(),
-        }
+            limiters: Limiters::default(),
+        }))
     }
 
     /// The canonical polling endpoint, as pushes and registrations carry it.
@@ -173,7 +186,7 @@ fn wrap(routes: Router<Api>, api: Api) -> Router {
         .layer(TraceLayer::new_for_http().make_span_with(span))
         .layer(PropagateRequestIdLayer::new(REQUEST_ID))
         .layer(SetRequestIdLayer::new(REQUEST_ID, NewRequestId))
-        .layer(axum::middleware::map_request(drop_odd_request_id))
+        .layer(MapRequestLayer::new(drop_odd_request_id))
 }
 
 /// Gives every request an id of ours, unless it brings one.
@@ -187,7 +200,7 @@ impl MakeRequestId for NewRequestId {
 }
 
 /// An id that is too long or not printable would spoil the log; such a request gets one of ours.
-async fn drop_odd_request_id(mut request: Request<Body>) -> Request<Body> {
+fn drop_odd_request_id(mut request: Request<Body>) -> Request<Body> {
     let sound = |id: &HeaderValue| id.len() <= 128 && !id.is_empty() && id.as_bytes().iter().all(u8::is_ascii_graphic);
     if request.headers().get(REQUEST_ID).is_some_and(|id| !sound(id)) {
         request.headers_mut().remove(REQUEST_ID);

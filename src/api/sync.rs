@@ -1,5 +1,7 @@
 //! Polling: the canonical endpoints. A page is the truth; coming for it is what tells who woke.
 
+use std::{sync::Arc, time::Duration};
+
 use axum::{
     Json as Body,
     extract::State,
@@ -20,12 +22,13 @@ use crate::{
         cursor::{self, CursorError, Scope as CursorScope},
         device::DeviceStatus,
         feed::{FeedName, Position},
-        id::{AppId, WakeId},
+        id::WakeId,
         key::Scope,
         limits,
+        settings::Settings,
     },
     secret,
-    store::{Device, Feed, Page, PageEntry, PageRequest, Paged, Visit},
+    store::{Feed, Page, PageEntry, PageRequest, Paged, Poller, Visit},
 };
 
 #[derive(Deserialize)]
@@ -47,25 +50,33 @@ impl SyncQuery {
 
 pub async fn sync(
     State(api): State<Api>,
-    caller: Caller,
+    poller: Poller,
     Query(query): Query<SyncQuery>,
     headers: HeaderMap,
 ) -> Result<Response> {
-    let device = caller.device()?;
-    api.limiters.poll(device.id)?;
+    api.limiters.poll(poller.device)?;
     let limit = extract::limit(query.limit, limits::PAGE_EVENTS_DEFAULT)?;
-    let id = device.id.to_string();
+    let id = poller.device.to_string();
     let scope = CursorScope::Sync { device: &id };
     let after = api.open_cursor(&scope, query.after.as_deref(), SNAPSHOT)?;
-    let page = match api.store.page(device.app, device.id, PageRequest { after, limit }).await? {
+    // A look that moves nothing is still a sign of life.
+    let reached = |through| if query.peek { Default::default() } else { (through, after.unwrap_or_default()) };
+    if let Some(known) = poller.known {
+        let (fetched, acked) = reached(known.newest);
+        let tag = api.tag(Some(&poller), known.state, (after, limit));
+        if names(&headers, &tag) && !api.is_news(&poller, fetched, acked) {
+            let after_s = api.poll_after_s(&poller.settings, poller.status, poller.missed);
+            return Ok(in_a_poll(StatusCode::NOT_MODIFIED.into_response(), &tag, after_s));
+        }
+    }
+    let page = match api.store.page(&poller, PageRequest { after, limit }).await? {
         Paged::Page(page) => page,
         Paged::Expired => return Err(gone(problem::CURSOR_EXPIRED, SNAPSHOT)),
         Paged::Ahead => return Err(gone(problem::CURSOR_AHEAD, SNAPSHOT)),
     };
-    // A look that moves nothing is still a sign of life.
-    let (fetched, acked) = if query.peek { Default::default() } else { (page.through, after.unwrap_or_default()) };
-    let missed = api.visit(&device, fetched, acked, query.wake()).await?;
-    api.answer(&headers, page, &scope, Some((&device, missed)), device.app, (after, limit)).await
+    let (fetched, acked) = reached(page.through);
+    let missed = api.visit(&poller, fetched, acked, query.wake()).await?;
+    Ok(api.answer(&headers, page, &scope, &poller.settings, Some((&poller, missed)), (after, limit)))
 }
 
 pub async fn feed(
@@ -93,13 +104,15 @@ pub async fn feed(
         Paged::Expired => return Err(gone(problem::CURSOR_EXPIRED, &snapshot)),
         Paged::Ahead => return Err(gone(problem::CURSOR_AHEAD, &snapshot)),
     };
+    let settings = api.settings(app).await?;
+    let poller = device.map(|device| Poller::of(&device, Arc::clone(&settings)));
     let mut reader = None;
-    if let Some(device) = device.as_deref() {
+    if let Some(poller) = &poller {
         let fetched = found.fetched.filter(|_| !query.peek);
-        let missed = api.visit(device, fetched.unwrap_or_default(), Position(0), query.wake()).await?;
-        reader = Some((device, missed));
+        let missed = api.visit(poller, fetched.unwrap_or_default(), Position(0), query.wake()).await?;
+        reader = Some((poller, missed));
     }
-    api.answer(&headers, page, &scope, reader, app, (after, limit)).await
+    Ok(api.answer(&headers, page, &scope, &settings, reader, (after, limit)))
 }
 
 #[derive(Deserialize)]
@@ -109,24 +122,23 @@ pub struct Ack {
     wake: Option<WakeId>,
 }
 
-pub async fn ack(State(api): State<Api>, caller: Caller, Json(ack): Json<Ack>) -> Result<StatusCode> {
-    let device = caller.device()?;
-    let id = device.id.to_string();
+pub async fn ack(State(api): State<Api>, poller: Poller, Json(ack): Json<Ack>) -> Result<StatusCode> {
+    let id = poller.device.to_string();
     let position = match (ack.cursor, ack.wake) {
         (Some(cursor), None) => {
             let position = api.open_cursor(&CursorScope::Sync { device: &id }, Some(&cursor), SNAPSHOT)?;
             let position = position.unwrap_or_default();
-            if position > api.store.counter(device.app).await? {
+            if position > api.store.counter(poller.app).await? {
                 return Err(gone(problem::CURSOR_AHEAD, SNAPSHOT));
             }
             Some(position)
         }
-        (None, Some(wake)) => api.store.wake_head(device.app, device.id, wake).await?,
+        (None, Some(wake)) => api.store.wake_head(poller.app, poller.device, wake).await?,
         _ => return Err(Problem::field("", "give either \"cursor\" or \"wake\"")),
     };
     // An unknown or foreign wake is ignored, as in a poll.
     if let Some(position) = position {
-        api.visit(&device, position, position, ack.wake).await?;
+        api.visit(&poller, position, position, ack.wake).await?;
     }
     Ok(StatusCode::NO_CONTENT)
 }
@@ -163,69 +175,88 @@ impl Api {
     }
 
     /// Records what a poll has done, if it has done anything. Answers how many heads in a row the device has missed.
-    async fn visit(&self, device: &Device, fetched: Position, acked: Position, wake: Option<WakeId>) -> Result<u32> {
-        /// A sign of life is worth a write this often.
-        const SIGN_EVERY: std::time::Duration = std::time::Duration::from_secs(3600);
-        let moves = fetched > device.fetched || acked > device.acked;
-        let revives = matches!(device.status, DeviceStatus::Quarantined | DeviceStatus::Stale);
-        if moves || revives || self.clock.now().since(device.seen_at) >= SIGN_EVERY {
-            let visit = Visit { app: device.app, device: device.id, fetched: fetched.max(acked), acked, wake };
+    async fn visit(&self, poller: &Poller, fetched: Position, acked: Position, wake: Option<WakeId>) -> Result<u32> {
+        if self.is_news(poller, fetched, acked) {
+            let visit = Visit { app: poller.app, device: poller.device, fetched: fetched.max(acked), acked, wake };
             return Ok(self.store.visit(visit).await?.missed);
         }
-        Ok(device.missed)
+        Ok(poller.missed)
     }
 
-    async fn answer(
+    /// Whether a poll that comes so far is worth a write.
+    fn is_news(&self, poller: &Poller, fetched: Position, acked: Position) -> bool {
+        /// A sign of life is worth a write this often.
+        const SIGN_EVERY: Duration = Duration::from_secs(3600);
+        let moves = fetched > poller.fetched || acked > poller.acked;
+        let revives = matches!(poller.status, DeviceStatus::Quarantined | DeviceStatus::Stale);
+        moves || revives || self.clock.now().since(poller.seen_at) >= SIGN_EVERY
+    }
+
+    /// The entity tag of a page: weak, for its cursor may differ.
+    fn tag(&self, poller: Option<&Poller>, state: u64, (after, limit): (Option<Position>, usize)) -> String {
+        let reader = poller.map(|poller| (poller.device.to_string(), poller.status.as_str()));
+        let text = format!("{} {reader:?} {state:x} {after:?} {limit}", self.store.epoch().0);
+        format!("W/\"{}\"", secret::fingerprint(&text))
+    }
+
+    fn answer(
         &self,
         headers: &HeaderMap,
         page: Page,
         scope: &CursorScope<'_>,
-        reader: Option<(&Device, u32)>,
-        app: AppId,
+        settings: &Settings,
+        reader: Option<(&Poller, u32)>,
         (after, limit): (Option<Position>, usize),
-    ) -> Result<Response> {
-        let settings = self.settings(app).await?;
-        let after_s = reader
-            .map_or(settings.poll_after_s.healthy, |(device, missed)| self.poll_after_s(&settings, device, missed));
-        let device = reader.map(|(device, _)| device);
-        let epoch = self.store.epoch();
-        let reader = device.map(|device| (device.id.to_string(), device.status.as_str()));
-        let tag = format!("{} {reader:?} {} {after:?} {limit}", epoch.0, page.state);
-        let etag = format!("W/\"{}\"", secret::fingerprint(&tag));
-        let matches = header(headers, "if-none-match").is_some_and(|tags| {
-            tags.trim() == "*" || tags.split(',').any(|tag| tag.trim().trim_start_matches("W/") == &etag[2..])
+    ) -> Response {
+        let after_s = reader.map_or(settings.poll_after_s.healthy, |(poller, missed)| {
+            self.poll_after_s(settings, poller.status, missed)
         });
+        let poller = reader.map(|(poller, _)| poller);
+        let tag = self.tag(poller, page.state, (after, limit));
         let minimal = header(headers, "prefer").is_some_and(|prefer| {
             prefer.split([',', ';']).any(|word| word.trim().eq_ignore_ascii_case("return=minimal"))
         });
         // A device that is to register again is told so by every poll, and a 204 cannot say it.
-        let nothing_to_say = page.entries.is_empty() && device.is_none_or(|device| device.status != DeviceStatus::Gone);
-        let mut response = if matches {
-            StatusCode::NOT_MODIFIED.into_response()
-        } else if minimal && nothing_to_say {
-            StatusCode::NO_CONTENT.into_response()
-        } else {
-            let body = PageView {
-                events: page.entries.iter().map(EntryView::of).collect(),
-                next: cursor::seal(&self.secrets, scope, epoch, page.through),
-                through: page.through,
-                has_more: page.has_more,
-                poll: PollView { after_s },
-                push: device.map(PushView::of),
+        let nothing_to_say = page.entries.is_empty() && poller.is_none_or(|poller| poller.status != DeviceStatus::Gone);
+        let response =
+            if names(headers, &tag) || header(headers, "if-none-match").is_some_and(|tags| tags.trim() == "*") {
+                StatusCode::NOT_MODIFIED.into_response()
+            } else if minimal && nothing_to_say {
+                StatusCode::NO_CONTENT.into_response()
+            } else {
+                let body = PageView {
+                    events: page.entries.iter().map(EntryView::of).collect(),
+                    next: cursor::seal(&self.secrets, scope, self.store.epoch(), page.through),
+                    through: page.through,
+                    has_more: page.has_more,
+                    poll: PollView { after_s },
+                    push: poller.map(|poller| PushView::of(poller.status)),
+                };
+                Body(body).into_response()
             };
-            Body(body).into_response()
-        };
-        let headers = response.headers_mut();
-        if headers.get(header::CONTENT_TYPE).is_none() {
-            headers.insert(header::RETRY_AFTER, HeaderValue::from(after_s));
-        }
-        if let Ok(etag) = HeaderValue::from_str(&etag) {
-            headers.insert(header::ETAG, etag);
-        }
-        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("private, no-cache"));
-        headers.insert(header::VARY, HeaderValue::from_static("Authorization"));
-        Ok(response)
+        in_a_poll(response, &tag, after_s)
     }
+}
+
+/// Whether a request has the page of this entity tag already.
+fn names(headers: &HeaderMap, tag: &str) -> bool {
+    let opaque = tag.trim_start_matches("W/");
+    header(headers, "if-none-match")
+        .is_some_and(|tags| tags.split(',').any(|tag| tag.trim().trim_start_matches("W/") == opaque))
+}
+
+/// An answer to a poll, with the headers that all of them have; one without a body says by header when to come again.
+fn in_a_poll(mut response: Response, tag: &str, after_s: u32) -> Response {
+    let headers = response.headers_mut();
+    if headers.get(header::CONTENT_TYPE).is_none() {
+        headers.insert(header::RETRY_AFTER, HeaderValue::from(after_s));
+    }
+    if let Ok(tag) = HeaderValue::from_str(tag) {
+        headers.insert(header::ETAG, tag);
+    }
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("private, no-cache"));
+    headers.insert(header::VARY, HeaderValue::from_static("Authorization"));
+    response
 }
 
 #[derive(Serialize)]
@@ -253,8 +284,8 @@ struct PushView {
 
 impl PushView {
     /// What this poll has revived is active by now.
-    fn of(device: &Device) -> Self {
-        match device.status {
+    fn of(status: DeviceStatus) -> Self {
+        match status {
             DeviceStatus::Gone => Self { status: DeviceStatus::Gone, register: Some(true) },
             _ => Self { status: DeviceStatus::Active, register: None },
         }

@@ -54,9 +54,24 @@ pub fn new<T: StaticType>(now: Timestamp) -> TypeSafeId<T> {
     TypeSafeId::from_uuid(Uuid::new_v7(instant))
 }
 
+/// The least id of a millisecond: the first 48 bits of a UUIDv7 are its time (RFC 9562 §5.7), so ids below it are older.
+pub fn least<T: StaticType>(at: Timestamp) -> TypeSafeId<T> {
+    TypeSafeId::from_uuid(Uuid::from_u128(u128::from(at.as_ms().unsigned_abs()) << 80))
+}
+
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
+
+    #[test]
+    fn an_id_lies_between_the_least_of_its_millisecond_and_of_the_next() {
+        let at = Timestamp::from_ms(1_790_000_000_000);
+        let made = new::<kind::Attempt>(at).to_string();
+        assert!(made >= least::<kind::Attempt>(at).to_string());
+        assert!(made < least::<kind::Attempt>(at + Duration::from_millis(1)).to_string());
+    }
 
     #[test]
     fn ids_carry_their_prefix_and_sort_by_time() {

@@ -1,6 +1,9 @@
 //! Claim: due devices are decided about, and the wakes that are to go out belong to the caller until their lease ends.
 
-use std::collections::{HashMap, HashSet};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::atomic::Ordering,
+};
 
 use secrecy::SecretString;
 use serde::Serialize;
@@ -46,6 +49,9 @@ pub enum Queue {
     /// Apps with many.
     Bulk,
 }
+
+/// So many claims at PostgreSQL may each have hold of as many devices before another's look finds nothing.
+const CLAIMANTS: usize = 8;
 
 /// What one look at the due devices has brought.
 #[derive(Debug, Default)]
@@ -96,7 +102,11 @@ impl Store {
     pub async fn claim_due(&self, shares: &[Share], queue: Queue, resting: &mut Resting) -> Result<Claimed> {
         let mut tx = match queue {
             Queue::Express => self.db().begin().await?,
-            Queue::Bulk => self.db().begin_unhurried().await?,
+            Queue::Bulk => {
+                let asked_for = shares.iter().map(|share| share.devices).sum();
+                self.inner.bulk.store(asked_for, Ordering::Relaxed);
+                self.db().begin_unhurried().await?
+            }
         };
         let (mut claimed, mut left) = (Claimed::default(), shares.to_vec());
         while !left.is_empty() {
@@ -342,12 +352,17 @@ async fn alerts_beside(tx: &mut Tx, now: Timestamp, due: &[Standing]) -> Result<
 
 /// What is held is read once it is held: another may have changed it just before.
 async fn due_and_held(tx: &mut Tx, now: Timestamp, shares: &[Share]) -> Result<Vec<Standing>> {
-    let sql = "select l.app_id, l.device_id, l.class from levels l join devices d on d.app_id = l.app_id and d.id = l.device_id
-               where l.app_id = $1 and l.due_at <= $2 order by l.due_at limit $3 for update of d skip locked";
+    // The first that are due are found before their devices are joined: a planner that thinks of none due would join and sort all.
+    let sql = "select l.app_id, l.device_id, l.class
+               from (select app_id, device_id, class, due_at from levels where app_id = $1 and due_at <= $2
+                     order by due_at limit $4) l
+               join devices d on d.app_id = l.app_id and d.id = l.device_id
+               order by l.due_at limit $3 for update of d skip locked";
     type Key = (Word<AppId>, Word<DeviceId>, Word<Class>);
     let mut keys = Vec::new();
     for share in shares {
-        keys.extend(tx.fetch_all::<Key>(sql, (Word(share.app), now.as_ms(), share.devices as i64)).await?);
+        let (most, looked_at) = (share.devices as i64, (share.devices * CLAIMANTS) as i64);
+        keys.extend(tx.fetch_all::<Key>(sql, (Word(share.app), now.as_ms(), most, looked_at)).await?);
     }
     let sql = select_standings!(
         "jsonb_each($1) r cross join levels l"

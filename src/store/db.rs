@@ -7,6 +7,7 @@
 mod checkpoint;
 mod each;
 mod error;
+mod marks;
 mod migrations;
 mod partitions;
 mod postgres;
@@ -26,6 +27,7 @@ pub(super) use self::{each::fields, value::row};
 pub use self::{
     each::{Each, Fields},
     error::{Error, Result},
+    marks::{Mark, Marks},
     postgres::Watch,
     retry::{MayBeDatabase, broken_off, retry},
     sqlite::copy as copy_sqlite,
@@ -142,12 +144,20 @@ impl Db {
         }
     }
 
-    /// So many devices' worth of work that nobody waits for is done before [`Tx::is_wanted`] is asked: a quarter of a millisecond. At
+    /// So many devices' worth of work that nobody waits for is done at most before [`Tx::is_wanted`] is asked: one or two milliseconds. At
     /// PostgreSQL nobody is in the way.
     pub fn portion(&self) -> usize {
         match self {
-            Self::Sqlite(_) => 4,
+            Self::Sqlite(_) => 32,
             Self::Postgres(_) => usize::MAX,
+        }
+    }
+
+    /// What tells whether something that has been read still holds, if this process is the only one that writes.
+    pub fn marks(&self) -> Option<&Marks> {
+        match self {
+            Self::Sqlite(file) => Some(file.marks()),
+            Self::Postgres(_) => None,
         }
     }
 
@@ -189,7 +199,7 @@ impl Db {
     pub async fn fetch_all<T: Row>(&self, sql: &'static str, values: impl Values) -> Result<Vec<T>> {
         match self {
             Self::Sqlite(file) => sqlite::fetch_all(file.reader().await?.connection()?, sql, values),
-            Self::Postgres(server) => postgres::fetch_all(server.pool()?, sql, values).await,
+            Self::Postgres(server) => postgres::fetch_all(server.pool()?, sql, values.postgres()?).await,
         }
     }
 
@@ -205,7 +215,7 @@ impl Db {
     pub async fn fetch_optional<T: Row>(&self, sql: &'static str, values: impl Values) -> Result<Option<T>> {
         match self {
             Self::Sqlite(file) => sqlite::fetch_optional(file.reader().await?.connection()?, sql, values),
-            Self::Postgres(server) => postgres::fetch_optional(server.pool()?, sql, values).await,
+            Self::Postgres(server) => postgres::fetch_optional(server.pool()?, sql, values.postgres()?).await,
         }
     }
 
@@ -257,7 +267,7 @@ impl Tx {
         let sql = sql.into();
         match self.connection()? {
             Connection::Sqlite(connection) => sqlite::execute(connection, sql.sqlite, values),
-            Connection::Postgres(connection) => postgres::execute(connection, sql.postgres, values).await,
+            Connection::Postgres(connection) => postgres::execute(connection, sql.postgres, values.postgres()?).await,
         }
     }
 
@@ -267,22 +277,23 @@ impl Tx {
             return Ok(());
         }
         match self.connection()? {
-            Connection::Sqlite(connection) => sql.execute(connection, rows),
+            Connection::Sqlite(connection) => sql.changed(connection, rows).map(drop),
             Connection::Postgres(connection) => {
-                postgres::execute(connection, sql.postgres(), (value::rows(rows)?,)).await.map(drop)
+                postgres::execute(connection, sql.postgres(), sql.arrays(rows)?).await.map(drop)
             }
         }
     }
 
-    /// Writes many rows; answers what the statement returns.
-    pub async fn fetch_each<T: Fields, R: Row>(&mut self, sql: &'static Each, rows: &[T]) -> Result<Vec<R>> {
+    /// Writes many rows with a statement that is [answering](Each::answering); answers the indices of those that have changed something.
+    pub async fn change_each<T: Fields>(&mut self, sql: &'static Each, rows: &[T]) -> Result<Vec<usize>> {
         if rows.is_empty() {
             return Ok(Vec::new());
         }
         match self.connection()? {
-            Connection::Sqlite(connection) => sql.fetch(connection, rows),
+            Connection::Sqlite(connection) => sql.changed(connection, rows),
             Connection::Postgres(connection) => {
-                postgres::fetch_all(connection, sql.postgres(), (value::rows(rows)?,)).await
+                let numbers: Vec<i64> = postgres::fetch_all(connection, sql.postgres(), sql.arrays(rows)?).await?;
+                Ok(numbers.into_iter().filter_map(|nth| usize::try_from(nth - 1).ok()).collect())
             }
         }
     }
@@ -305,7 +316,7 @@ impl Tx {
         let sql = sql.into();
         match self.connection()? {
             Connection::Sqlite(connection) => sqlite::fetch_all(connection, sql.sqlite, values),
-            Connection::Postgres(connection) => postgres::fetch_all(connection, sql.postgres, values).await,
+            Connection::Postgres(connection) => postgres::fetch_all(connection, sql.postgres, values.postgres()?).await,
         }
     }
 
@@ -314,7 +325,9 @@ impl Tx {
         let sql = sql.into();
         match self.connection()? {
             Connection::Sqlite(connection) => sqlite::fetch_optional(connection, sql.sqlite, values),
-            Connection::Postgres(connection) => postgres::fetch_optional(connection, sql.postgres, values).await,
+            Connection::Postgres(connection) => {
+                postgres::fetch_optional(connection, sql.postgres, values.postgres()?).await
+            }
         }
     }
 

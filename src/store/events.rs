@@ -261,7 +261,7 @@ fields! {
 static RECORD: LazyLock<Each> = LazyLock::new(|| {
     Each::of(
         "insert into idempotency (app_id, key, fingerprint, event_ids, first_position, accepted_at)
-         select {app}, {key}, {fingerprint}, {event_ids}, {first_position:int}, {accepted_at:int} {rows} where true
+         values ({app}, {key}, {fingerprint}, {event_ids}, {first_position:int}, {accepted_at:int})
          on conflict (app_id, key) do update set fingerprint = excluded.fingerprint, event_ids = excluded.event_ids,
              first_position = excluded.first_position, accepted_at = excluded.accepted_at",
     )
@@ -320,7 +320,6 @@ fields! {
         occurred_at: i64,
         accepted_at: i64,
         expires_at: i64,
-        /// As text, for PostgreSQL's JSON cannot hold U+0000.
         wake: String,
         wake_class: Word<WakeClass>,
         cancel_on: Word<CancelOn>,
@@ -333,8 +332,8 @@ static INSERT: LazyLock<Each> = LazyLock::new(|| {
     Each::of(
         "insert into events (app_id, position, id, feed, kind, key, op, href, data, occurred_at, accepted_at, expires_at, wake,
              wake_class, cancel_on, bytes, traceparent)
-         select {app}, {position:int}, {id}, {feed}, {kind}, {key}, {op}, {href}, {data}, {occurred_at:int}, {accepted_at:int},
-             {expires_at:int}, {wake}, {wake_class}, {cancel_on}, {bytes:int}, {traceparent} {rows}",
+         values ({app}, {position:int}, {id}, {feed}, {kind}, {key}, {op}, {href}, {data}, {occurred_at:int}, {accepted_at:int},
+             {expires_at:int}, {wake}, {wake_class}, {cancel_on}, {bytes:int}, {traceparent})",
     )
 });
 

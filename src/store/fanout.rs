@@ -66,13 +66,28 @@ pub enum FanOut {
 /// A chunk may come after newer events: it lowers no head, but brings its expiry and its insistence.
 macro_rules! raise_levels {
     ($followers:literal) => {
-        concat!(
-            "insert into levels (app_id, device_id, class, head, sticky_head, feed, expires_at, due_at)
-             select app_id, device_id, class, max(position), max(sticky),
+        raise_levels!(
+            "select app_id, device_id, class, max(position), max(sticky),
                  case when count(distinct feed) = 1 and (max(waited) = 0 or max(feed) = max(feed_before)) then max(feed) end,
                  case when max(waited) = 1 and max(expires_before) > max(expires_at) then max(expires_before)
-                      else max(expires_at) end,
-                 $2
+                      else max(expires_at) end"
+            $followers
+            "group by app_id, device_id, class order by app_id, device_id, class"
+        )
+    };
+    // With one raise no device has two of them, and they come in the order of its followers.
+    (one $followers:literal) => {
+        raise_levels!(
+            "select app_id, device_id, class, position, sticky, case when waited = 0 or feed = feed_before then feed end,
+                 case when waited = 1 and expires_before > expires_at then expires_before else expires_at end"
+            $followers
+            "order by device_id"
+        )
+    };
+    ($select:literal $followers:literal $order:literal) => {
+        concat!(
+            "insert into levels (app_id, device_id, class, head, sticky_head, feed, expires_at, due_at) ",
+            $select, ", $2
              from (
                  select f.app_id, f.device_id, r.value->>'class' as class, r.value->>'feed' as feed,
                      cast(r.value->>'position' as bigint) as position, cast(r.value->>'sticky' as bigint) as sticky,
@@ -89,7 +104,7 @@ macro_rules! raise_levels {
                    and (cast(r.value->>'position' as bigint) > ", reached!(), "
                         or cast(r.value->>'sticky' as bigint) > 0)
              ) as raised
-             where true group by app_id, device_id, class order by app_id, device_id, class
+             where true ", $order, "
              on conflict (app_id, device_id, class) do update set
                  head = case when excluded.head > levels.head then excluded.head else levels.head end,
                  feed = case when excluded.head > levels.head or excluded.feed = levels.feed then excluded.feed end,
@@ -222,7 +237,7 @@ impl Store {
             let sticky = if cancel_on == "never" { position } else { 0 };
             let raise = Raise { app: app.0, feed: feed.0, class: class.0, position, expires_at, sticky };
             let raise = rows(&[raise])?;
-            let sql = raise_levels!("and f.device_id > $3 and f.device_id <= $4");
+            let sql = raise_levels!(one "and f.device_id > $3 and f.device_id <= $4");
             tx.execute(sql, (raise.clone(), now.as_ms(), after.clone(), last.clone())).await?;
             let sql = count_events!("and f.device_id > $2 and f.device_id <= $3 ");
             let counted: Vec<Counted> = tx.fetch_all(sql, (raise, after, last.clone())).await?;

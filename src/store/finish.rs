@@ -116,13 +116,20 @@ impl Store {
 }
 
 /// Finishes a batch of calls, in one transaction unless that is in somebody's way.
-pub(super) async fn write(db: &Db, settings: &SettingsCache, now: Timestamp, batch: &[Finished]) -> Result<Vec<Due>> {
+pub(super) async fn write(
+    db: &Db,
+    settings: &SettingsCache,
+    now: Timestamp,
+    batch: &[Finished],
+    bulk: usize,
+) -> Result<Vec<Due>> {
+    let portion = db.portion().min(bulk);
     let (mut due, mut rest) = (Vec::with_capacity(batch.len()), batch);
     while !rest.is_empty() {
         let mut tx = db.begin_unhurried().await?;
         loop {
-            let (portion, others) = rest.split_at(rest.len().min(db.portion()));
-            due.extend(write_portion(&mut tx, settings, now, portion).await?);
+            let (next, others) = rest.split_at(rest.len().min(portion));
+            due.extend(write_portion(&mut tx, settings, now, next).await?);
             rest = others;
             if rest.is_empty() || tx.is_wanted() {
                 break;

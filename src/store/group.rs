@@ -12,7 +12,7 @@ use super::{
 };
 
 /// At most so many requests share a transaction, …
-const BATCH: usize = 64;
+const BATCH: usize = 256;
 /// … no more than this much work, unless one alone is more, …
 const WORK: usize = 500;
 /// … and so many wait for one; more are told that the store is busy.

@@ -221,8 +221,8 @@ fields! {
 static BEGIN: LazyLock<Each> = LazyLock::new(|| {
     Each::of(
         "insert into attempts (app_id, id, wake_id, device_id, transport, class, try, after_position, head, token_version, started_at)
-         select {app}, {id}, {wake}, {device}, {transport}, {class}, {tries:int}, {after:int}, {head:int}, {token_version:int},
-             {started_at:int} {rows}",
+         values ({app}, {id}, {wake}, {device}, {transport}, {class}, {tries:int}, {after:int}, {head:int}, {token_version:int},
+             {started_at:int})",
     )
 });
 
@@ -285,21 +285,20 @@ impl<'a> Answer<'a> {
 pub(super) async fn complete(tx: &mut Tx, answers: &[Answer<'_>]) -> Result<HashSet<AttemptId>> {
     macro_rules! complete {
         ($rest:literal) => {
-            LazyLock::new(|| {
-                Each::of(concat!(
-                    "update attempts set
-                         duration_ms = {duration_ms:int}, outcome = {outcome}, status = {status:int}, reason = {reason},
-                         provider_id = {provider_id}, retry_at = {retry_at:int}, bytes = {bytes:int}
-                     {rows} where attempts.app_id = {app} and attempts.id = {id} ",
-                    $rest
-                ))
-            })
+            concat!(
+                "update attempts set
+                     duration_ms = {duration_ms:int}, outcome = {outcome}, status = {status:int}, reason = {reason},
+                     provider_id = {provider_id}, retry_at = {retry_at:int}, bytes = {bytes:int}
+                 {rows} where attempts.app_id = {app} and attempts.id = {id} ",
+                $rest
+            )
         };
     }
-    static COMPLETE: LazyLock<Each> = complete!("and attempts.outcome is null returning attempts.id");
-    static COMPLETE_LATE: LazyLock<Each> = complete!("");
-    let completed: Vec<Word<AttemptId>> = tx.fetch_each(&COMPLETE, answers).await?;
-    let completed: HashSet<AttemptId> = completed.into_iter().map(|id| id.0).collect();
+    static COMPLETE: LazyLock<Each> = LazyLock::new(|| Each::answering(complete!("and attempts.outcome is null")));
+    static COMPLETE_LATE: LazyLock<Each> = LazyLock::new(|| Each::of(complete!("")));
+    let completed = tx.change_each(&COMPLETE, answers).await?;
+    let completed: HashSet<AttemptId> =
+        completed.into_iter().filter_map(|index| Some(answers.get(index)?.id.0)).collect();
     let late: Vec<_> = answers.iter().filter(|answer| !completed.contains(&answer.id.0)).copied().collect();
     tx.execute_each(&COMPLETE_LATE, &late).await?;
     Ok(completed)

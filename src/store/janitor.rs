@@ -12,6 +12,8 @@ use crate::domain::{id::AppId, settings::Retention, time::Timestamp};
 
 /// Rows that one transaction takes away.
 const CHUNK: i64 = 500;
+/// Attempts that one chunk looks at.
+const LOOKED_AT: i64 = 20_000;
 const DAY: Duration = Duration::from_secs(86_400);
 /// How long a finished operation is shown.
 const OPERATIONS_KEPT: Duration = Duration::from_secs(30 * 86_400);
@@ -32,7 +34,6 @@ impl Store {
     async fn tidy_chunk(&self) -> Result<bool> {
         let now = self.inner.clock.now();
         let mut most = self.forget_requests(now).await?;
-        most = most.max(self.give_up_attempts(now).await?);
         most = most.max(self.age_devices().await?);
         most = most.max(self.drop_tallies(now, CHUNK).await?);
         self.watch_wake_rates(now).await?;
@@ -45,6 +46,7 @@ impl Store {
         let longest = apps.iter().map(|(_, retention)| retention.attempts_days).max().unwrap_or_default();
         let by_the_day = self.db().keep_days(now, now - DAY * longest).await;
         for (app, retention) in apps {
+            most = most.max(self.give_up_attempts(app, now).await?);
             most = most.max(self.drop_events(app, now, DAY * retention.events_days).await?);
             // What goes with its day need not be taken out of it row by row.
             let grace = if by_the_day && retention.attempts_days == longest { DAY } else { Duration::ZERO };
@@ -71,20 +73,35 @@ impl Store {
         Ok(keys.max(tokens).max(operations).max(verdicts))
     }
 
-    /// Attempts whose device or lease is gone, so that no claim comes by to mark them.
-    async fn give_up_attempts(&self, now: Timestamp) -> Result<u64> {
-        let sql =
-            "select app_id, id from attempts where outcome is null and started_at < $1 order by started_at limit $2";
+    /// Attempts whose device or lease is gone, so that no claim comes by to mark them. Each attempt is looked at once, when its lease has
+    /// long ended.
+    async fn give_up_attempts(&self, app: AppId, now: Timestamp) -> Result<u64> {
+        // Ids are in the order of time, but for a clock that was put back. If the first is too young, the others need no look.
+        let sql = "select max(id), count(*) from (
+                     select id, started_at from attempts
+                     where app_id = $1 and id > coalesce((select through from settled where app_id = $1), '')
+                         and (select started_at from attempts
+                              where app_id = $1 and id > coalesce((select through from settled where app_id = $1), '')
+                              order by id limit 1) < $2
+                     order by id limit $3) as next
+                   where started_at < $2";
         let long_ago = now - self.inner.options.lease * 2;
-        let found: Vec<(Word<AppId>, String)> = self.db().fetch_all(sql, (long_ago.as_ms(), CHUNK)).await?;
-        if found.is_empty() {
+        let next: Option<(Option<String>, i64)> =
+            self.db().fetch_optional(sql, (Word(app), long_ago.as_ms(), LOOKED_AT)).await?;
+        let Some((Some(through), count)) = next else {
             return Ok(0);
-        }
-        let lost: Vec<Lost<'_>> = found.iter().map(|(app, attempt)| Lost { app: app.0, attempt }).collect();
+        };
+        let sql = "select id from attempts where app_id = $1 and outcome is null and id <= $2
+                     and id > coalesce((select through from settled where app_id = $1), '')";
+        let found: Vec<(String,)> = self.db().fetch_all(sql, (Word(app), through.clone())).await?;
+        let lost: Vec<Lost<'_>> = found.iter().map(|(attempt,)| Lost { app, attempt }).collect();
         let mut tx = self.db().begin_unhurried().await?;
         history::give_up(&mut tx, &lost).await?;
+        let sql = "insert into settled (app_id, through) values ($1, $2)
+                   on conflict (app_id) do update set through = excluded.through";
+        tx.execute(sql, (Word(app), through)).await?;
         tx.commit().await?;
-        Ok(lost.len() as u64)
+        Ok(if count < LOOKED_AT { 0 } else { CHUNK as u64 })
     }
 
     /// Drops events past retention, but not the newest of a key, nor a delete before its time, nor one that may still wake.
@@ -121,7 +138,9 @@ impl Store {
     /// Attempts, and what else has happened to devices. The search need not hold up the writer.
     async fn drop_history(&self, app: AppId, before: Timestamp) -> Result<u64> {
         let values = (Word(app), before.as_ms(), CHUNK);
-        let sql = "select id from attempts where app_id = $1 and started_at < $2 order by started_at limit $3";
+        let sql =
+            "select id from (select id, started_at from attempts where app_id = $1 order by id limit $3) as oldest
+                   where started_at < $2";
         let attempts: Vec<(String,)> = self.db().fetch_all(sql, values).await?;
         if !attempts.is_empty() {
             let sql = "delete from attempts where app_id = $1 and id in (select value->>0 from jsonb_each($2))";
@@ -166,7 +185,7 @@ async fn purge_chunk(tx: &mut Tx, app: Word<AppId>) -> Result<u64> {
         "fanouts" "position" "follows" "device_id, feed" "levels" "device_id, class" "device_tokens" "secret_hash"
         "attempts" "id" "timeline" "device_id, id" "events" "position" "feed_drops" "feed" "idempotency" "key"
         "credentials" "transport, name" "app_keys" "id" "tallies" "what, at, transport, class"
-        "verdicts" "transport, environment, minute" "brakes" "transport, environment" "alarms" "name" "operations" "id"
+        "verdicts" "transport, environment, minute" "brakes" "transport, environment" "settled" "app_id" "alarms" "name" "operations" "id"
         "devices" "id"
     );
     for sql in statements {

@@ -2,8 +2,6 @@
 
 use std::sync::LazyLock;
 
-use serde::Serialize;
-
 use super::{
     Result,
     call::Call,
@@ -22,18 +20,14 @@ use crate::domain::{
 
 row! {
     /// A level row. What wants the device awake is written by fan-out and follows; all else by who holds it in a transaction.
-    #[derive(Debug, Clone, PartialEq, Serialize)]
+    #[derive(Debug, Clone, PartialEq)]
     pub(super) struct Level {
         pub app_id: Word<AppId>,
         pub device_id: Word<DeviceId>,
         pub class: Word<Class>,
-        #[serde(skip)]
         pub head: i64,
-        #[serde(skip)]
         pub sticky_head: i64,
-        #[serde(skip)]
         pub feed: Option<Word<FeedName>>,
-        #[serde(skip)]
         pub expires_at: i64,
         pub told: i64,
         pub told_at: Option<i64>,

@@ -20,6 +20,7 @@ mod janitor;
 mod levels;
 mod node;
 mod operations;
+mod pollers;
 mod register;
 mod release;
 mod settings;
@@ -36,7 +37,13 @@ mod underway;
 mod visits;
 mod wake_rate;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
 use tokio::sync::{Notify, watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -55,6 +62,7 @@ pub use self::{
     follows::Follow,
     history::{Attempt, AttemptFilter},
     operations::Operation,
+    pollers::{Known, Poller},
     register::{Patched, Registered},
     release::{Release, StandingBrake},
     snapshot::{SnapshotItem, SnapshotPage},
@@ -68,6 +76,7 @@ use self::{
     db::{Db, MayBeDatabase},
     group::Group,
     node::Node,
+    pollers::Memory,
     settings::SettingsCache,
     stats::KeptCounts,
     underway::UnderWay,
@@ -167,6 +176,10 @@ struct Inner {
     visits: Group<Visit, Visited>,
     finishes: Group<Finished, finish::Due>,
     settings: Arc<SettingsCache>,
+    /// Devices that bulk work takes at a time: as many as its last claim was asked for, and that is few while several apps are at work.
+    bulk: Arc<AtomicUsize>,
+    /// What polls need to know; none where others write as well.
+    memory: Option<Memory>,
     under_way: UnderWay,
     device_counts: KeptCounts,
     wake_rates: LastLook,
@@ -213,15 +226,17 @@ impl Store {
             })
         };
         let settings = Arc::new(SettingsCache::default());
+        let bulk = Arc::new(AtomicUsize::new(usize::MAX));
         let finishes = {
-            let (clock, settings) = (clock.clone(), Arc::clone(&settings));
+            let (clock, settings, bulk) = (clock.clone(), Arc::clone(&settings), Arc::clone(&bulk));
             Group::start("finish", &db, tasks, move |db, batch: Arc<Vec<Finished>>| {
-                let (settings, now) = (Arc::clone(&settings), clock.now());
-                async move { finish::write(&db, &settings, now, &batch).await }
+                let (settings, now, bulk) = (Arc::clone(&settings), clock.now(), bulk.load(Ordering::Relaxed));
+                async move { finish::write(&db, &settings, now, &batch, bulk).await }
             })
         };
         let (under_way, device_counts, wake_rates) = (UnderWay::default(), KeptCounts::default(), LastLook::default());
         let erasing = Notify::new();
+        let memory = db.marks().cloned().map(Memory::new);
         let inner = Inner {
             db,
             secrets,
@@ -234,6 +249,8 @@ impl Store {
             visits,
             finishes,
             settings,
+            bulk,
+            memory,
             under_way,
             device_counts,
             wake_rates,

@@ -1,15 +1,21 @@
 //! Pages: what a device or a backend has not seen yet, in order, from one snapshot.
 
+use std::fmt::Write;
+
 use super::{
     Error, Result, Store,
-    db::{Tx, Word},
+    db::{Tx, Word, row},
     events::{EventRow, StoredEvent, select_events},
+    pollers::{Known, Poller},
 };
-use crate::domain::{
-    event::Event,
-    feed::{FeedName, Position},
-    id::{AppId, DeviceId},
-    limits,
+use crate::{
+    domain::{
+        event::Event,
+        feed::{FeedName, Position},
+        id::{AppId, DeviceId},
+        limits,
+    },
+    secret,
 };
 
 /// Which page is asked for.
@@ -54,8 +60,8 @@ pub struct Page {
     pub through: Position,
     /// Whether another page follows.
     pub has_more: bool,
-    /// What an ETag depends on: the follows and the newest position in followed feeds.
-    pub state: String,
+    /// What an ETag depends on: it changes with the follows and the newest position in followed feeds.
+    pub state: u64,
 }
 
 /// What came of asking for a page.
@@ -103,7 +109,8 @@ const NEXT_OF_ALL: &str = "
 
 impl Store {
     /// The next page of everything a device follows.
-    pub async fn page(&self, app: AppId, device: DeviceId, request: PageRequest) -> Result<Paged> {
+    pub async fn page(&self, poller: &Poller, request: PageRequest) -> Result<Paged> {
+        let (app, device) = (poller.app, poller.device);
         let mut tx = self.db().snapshot().await?;
         let Some(counter) = counter(&mut tx, app).await? else {
             return Ok(Paged::Expired);
@@ -112,31 +119,33 @@ impl Store {
         if after > counter {
             return Ok(Paged::Ahead);
         }
-        let follows = state(&mut tx, app, device).await?;
-        let sql = "select count(*) from follows f join feed_drops p on p.app_id = f.app_id and p.feed = f.feed
-                   where f.app_id = $1 and f.device_id = $2 and p.dropped_through > $3 and p.dropped_through > f.since";
-        let dropped: (i64,) = tx.fetch_one(sql, (Word(app), Word(device), after.0)).await?;
-        if request.after.is_some() && dropped.0 > 0 {
+        let follows = followed(&mut tx, app, device).await?;
+        if request.after.is_some() && follows.iter().any(|followed| followed.has_dropped_above(after)) {
             return Ok(Paged::Expired);
         }
-        let values = (Word(app), Word(device), after.0, request.limit as i64 + 1);
-        let next: Vec<(i64, i64)> = tx.fetch_all(NEXT_OF_ALL, values).await?;
-        let (last, has_more) = fit(&next, request.limit);
-        let sql = select_events!(
-            "follows f cross join events e
-             where f.app_id = $1 and f.device_id = $2 and e.app_id = f.app_id and e.feed = f.feed
-               and e.position > f.since and e.position > $3 and e.position <= $4"
-        );
-        let events: Vec<EventRow> = tx.fetch_all(sql, (Word(app), Word(device), after.0, last)).await?;
-        let sql = "select feed, since from follows where app_id = $1 and device_id = $2 and since > $3 and since <= $4";
-        let followed: Vec<(Word<FeedName>, i64)> = tx.fetch_all(sql, (Word(app), Word(device), after.0, last)).await?;
+        let known = known(&follows);
+        let (mut events, mut last, mut has_more) = (Vec::new(), after.0, false);
+        if known.newest > after {
+            let values = (Word(app), Word(device), after.0, request.limit as i64 + 1);
+            let next: Vec<(i64, i64)> = tx.fetch_all(NEXT_OF_ALL, values).await?;
+            (last, has_more) = fit(&next, request.limit);
+            let sql = select_events!(
+                "follows f cross join events e
+                 where f.app_id = $1 and f.device_id = $2 and e.app_id = f.app_id and e.feed = f.feed
+                   and e.position > f.since and e.position > $3 and e.position <= $4"
+            );
+            events = tx.fetch_all::<EventRow>(sql, (Word(app), Word(device), after.0, last)).await?;
+        }
+        drop(tx);
+        let begun = follows.iter().filter(|followed| after.0 < followed.since && followed.since <= last);
+        let begun = begun
+            .map(|followed| PageEntry::Followed { feed: followed.feed.0.clone(), position: Position(followed.since) });
         let mut entries = entries(events)?;
-        entries.extend(
-            (followed.into_iter()).map(|(feed, since)| PageEntry::Followed { feed: feed.0, position: Position(since) }),
-        );
+        entries.extend(begun);
         entries.sort_by_key(PageEntry::position);
         let through = if has_more { Position(last) } else { counter };
-        Ok(Paged::Page(Page { entries, through, has_more, state: follows }))
+        self.remember(poller, known, follows.into_iter().map(|followed| followed.feed.0));
+        Ok(Paged::Page(Page { entries, through, has_more, state: known.state }))
     }
 
     /// The next page of one feed; `None` if `reader` is a device that does not follow it.
@@ -185,7 +194,7 @@ impl Store {
             }
             _ => None,
         };
-        let state = format!("{feed} {}", next.last().map_or(after.0, |(position, _)| *position));
+        let state = secret::short_hash(&format!("{feed} {}", next.last().map_or(after.0, |(position, _)| *position)));
         let page = Page { entries: entries(events)?, through, has_more, state };
         Ok(Some(FeedPage { paged: Paged::Page(page), fetched }))
     }
@@ -201,13 +210,40 @@ async fn counter(tx: &mut Tx, app: AppId) -> Result<Option<Position>> {
     Ok(tx.fetch_optional::<(i64,)>(sql, (Word(app),)).await?.map(|(head,)| Position(head)))
 }
 
-/// The follows and the newest position in followed feeds, as a text that changes when they do.
-async fn state(tx: &mut Tx, app: AppId, device: DeviceId) -> Result<String> {
-    let sql = "select f.feed, f.since, coalesce((select max(e.position) from events e
-                   where e.app_id = f.app_id and e.feed = f.feed), 0)
+row! {
+    /// A feed that a device follows.
+    struct Followed {
+        feed: Word<FeedName>,
+        since: i64,
+        /// The newest position in it, or 0.
+        newest: i64,
+        /// Up to where retention has dropped its events, or 0.
+        dropped: i64,
+    }
+}
+
+impl Followed {
+    fn has_dropped_above(&self, after: Position) -> bool {
+        self.dropped > after.0 && self.dropped > self.since
+    }
+}
+
+async fn followed(tx: &mut Tx, app: AppId, device: DeviceId) -> Result<Vec<Followed>> {
+    let sql = "select f.feed, f.since,
+                   coalesce((select max(e.position) from events e where e.app_id = f.app_id and e.feed = f.feed), 0),
+                   coalesce((select p.dropped_through from feed_drops p where p.app_id = f.app_id and p.feed = f.feed), 0)
                from follows f where f.app_id = $1 and f.device_id = $2 order by f.feed";
-    let follows: Vec<(String, i64, i64)> = tx.fetch_all(sql, (Word(app), Word(device))).await?;
-    Ok(follows.iter().fold(String::new(), |text, (feed, since, newest)| format!("{text}{feed} {since} {newest}\n")))
+    Ok(tx.fetch_all(sql, (Word(app), Word(device))).await?)
+}
+
+fn known(follows: &[Followed]) -> Known {
+    let text = follows.iter().fold(String::new(), |mut text, Followed { feed, since, newest, .. }| {
+        // Writing to a string cannot fail.
+        let _written = writeln!(text, "{} {since} {newest}", feed.0);
+        text
+    });
+    let newest = follows.iter().map(|followed| followed.newest.max(followed.since)).max();
+    Known { state: secret::short_hash(&text), newest: Position(newest.unwrap_or_default()) }
 }
 
 /// How many of the next entries fit on a page; answers the last one's position and whether more follow. The first always fits.

@@ -96,9 +96,7 @@ fields! {
 }
 
 static ADD: LazyLock<Each> = LazyLock::new(|| {
-    Each::of(
-        "insert into timeline (app_id, device_id, id, at, what) select {app}, {device}, {id}, {at:int}, {what} {rows}",
-    )
+    Each::of("insert into timeline (app_id, device_id, id, at, what) values ({app}, {device}, {id}, {at:int}, {what})")
 });
 
 impl NewMoment {

@@ -10,7 +10,14 @@ use super::{
     devices::{Device, DeviceRow, select_devices},
     levels,
 };
-use crate::{domain::limits, domain::time::Timestamp, secret};
+use crate::{
+    domain::{
+        id::{AppId, DeviceId},
+        limits,
+        time::Timestamp,
+    },
+    secret,
+};
 
 /// An older token ends so long after a newer one is first used …
 const AFTER_FIRST_USE: Duration = Duration::from_secs(5 * 60);
@@ -35,20 +42,28 @@ impl Store {
             return Ok(None);
         };
         if used_at.is_none() {
-            self.first_use(&device, &hash, issued_at, now).await?;
+            self.first_use(device.app, device.id, &hash, issued_at, now).await?;
         }
         Ok(Some(device))
     }
 
-    async fn first_use(&self, device: &Device, hash: &str, issued_at: i64, now: Timestamp) -> Result<()> {
+    /// A token has arrived where it was sent to.
+    pub(super) async fn first_use(
+        &self,
+        app: AppId,
+        device: DeviceId,
+        hash: &str,
+        issued_at: i64,
+        now: Timestamp,
+    ) -> Result<()> {
         let mut tx = self.db().begin().await?;
-        levels::hold(&mut tx, [(device.app, device.id)]).await?;
+        levels::hold(&mut tx, [(app, device)]).await?;
         let sql = "update device_tokens set used_at = $2 where secret_hash = $1";
         tx.execute(sql, (hash.to_owned(), now.as_ms())).await?;
         let sql = "update device_tokens set expires_at = $4
                    where app_id = $1 and device_id = $2 and created_at < $3 and (expires_at is null or expires_at > $4)";
         let ends_at = (now + AFTER_FIRST_USE).as_ms();
-        tx.execute(sql, (Word(device.app), Word(device.id), issued_at, ends_at)).await?;
+        tx.execute(sql, (Word(app), Word(device), issued_at, ends_at)).await?;
         tx.commit().await?;
         Ok(())
     }

@@ -89,12 +89,13 @@ async fn readers_miss_nothing_whoever_writes() {
         }
         positions
     };
-    let device = world.phone("reader").follows(&["feed:0", "feed:1", "feed:2"]).await.id.parse().unwrap();
+    let device = world.phone("reader").follows(&["feed:0", "feed:1", "feed:2"]).await;
+    let poller = world.relay().store().poller(&device.device_token).await.unwrap().unwrap();
     let turn = Cell::new(0);
     let read = async |after: i64| {
         turn.set(turn.get() + 1);
         let request = PageRequest { after: Some(reveille::domain::feed::Position(after)), limit: 20 };
-        let page = nodes[turn.get() % 3].store().page(world.app.parse().unwrap(), device, request).await.unwrap();
+        let page = nodes[turn.get() % 3].store().page(&poller, request).await.unwrap();
         let Paged::Page(page) = page else { panic!("a page") };
         page.entries
             .iter()

@@ -42,6 +42,7 @@ mod nodes;
 mod pace;
 mod races;
 mod real_time;
+mod remembered;
 mod rewake;
 mod stats;
 mod support;

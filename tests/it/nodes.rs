@@ -142,13 +142,13 @@ async fn without_its_database_a_node_turns_requests_away_and_comes_back_by_itsel
 async fn who_hangs_up_leaves_no_transaction_open() {
     server();
     let world = World::start().await;
-    let device = world.phone("pixel").follows(&["news"]).await.id.parse().unwrap();
+    let device = world.phone("pixel").follows(&["news"]).await;
+    let poller = world.relay().store().poller(&device.device_token).await.unwrap().unwrap();
     let open = "select count(*) from pg_stat_activity where datname = current_database() and state like 'idle in transaction%'";
     for _ in 0..10 {
         // Broken off at every moment; the last ones begin nothing any more that would end what those before have left open.
         for patience_us in (0..40).rev().map(|step| step * 50) {
-            let page =
-                world.relay().store().page(world.app.parse().unwrap(), device, PageRequest { after: None, limit: 1 });
+            let page = world.relay().store().page(&poller, PageRequest { after: None, limit: 1 });
             drop(tokio::time::timeout(Duration::from_micros(patience_us), page).await);
         }
         within(Duration::from_secs(2), "no transaction is open", async || {

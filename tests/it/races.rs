@@ -68,11 +68,11 @@ async fn pages_during_accepts_skip_nothing() {
     };
     let reader = async {
         let mut seen: Vec<i64> = Vec::new();
-        let (app, device) = (world.app.parse().unwrap(), phone.id.parse().unwrap());
+        let poller = world.relay().store().poller(&phone.device_token).await.unwrap().unwrap();
         while seen.len() < WRITERS * EVENTS {
             // The store itself, for the API counts a device's polls.
             let after = Some(Position(seen.last().copied().unwrap_or(0)));
-            let page = world.relay().store().page(app, device, PageRequest { after, limit: 7 }).await.unwrap();
+            let page = world.relay().store().page(&poller, PageRequest { after, limit: 7 }).await.unwrap();
             let Paged::Page(page) = page else { panic!("a page") };
             let events = page.entries.iter().filter(|entry| matches!(entry, PageEntry::Event(_)));
             for position in events.map(|entry| entry.position().0) {

@@ -1,36 +1,49 @@
-//! Statements that write many rows: SQLite is given one row after the other, PostgreSQL all of them as one JSON array.
+//! Statements that write many rows: SQLite is given one row after the other, PostgreSQL all of them as one array per column.
 
-use rusqlite::{CachedStatement, Connection, ToSql};
-use serde::Serialize;
-
-use super::{
-    error::Result,
-    value::{Columns, Row},
+use rusqlite::{
+    CachedStatement, Connection, ToSql,
+    types::{ToSqlOutput, ValueRef},
 };
+use sqlx::{Arguments, postgres::PgArguments};
+
+use super::error::Result;
 
 /// A statement for many rows, from one text for both databases.
 ///
-/// `{name}` stands for a row's text of that name, `{name:int}` for its number, and `{rows}` for where the rows come from: to be put where
-/// a `from` may stand.
+/// `{name}` stands for a row's text of that name and `{name:int}` for its number. An `insert` says `values (…)` of one row; any other
+/// statement says with `{rows}` where they come from: to be put where a `from` may stand.
 #[derive(Debug)]
 pub struct Each {
     sqlite: String,
     postgres: String,
+    /// The fields that PostgreSQL is given, in the order of its parameters.
+    columns: Vec<(String, Kind)>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Text,
+    Int,
 }
 
 /// A row on its way in: a struct that is declared with [`fields!`].
-pub trait Fields: Serialize {
+pub trait Fields {
     /// What its fields are called.
     const NAMES: &'static [&'static str];
     /// Their values, in the same order.
     fn values(&self, bind: &mut dyn FnMut(&dyn ToSql) -> rusqlite::Result<()>) -> rusqlite::Result<()>;
 }
 
+/// One column of all rows.
+enum Column {
+    Text(Vec<Option<String>>),
+    Int(Vec<Option<i64>>),
+}
+
 /// Declares a struct whose fields are values for an [`Each`].
 macro_rules! fields {
     ($(#[$meta:meta])* $vis:vis struct $name:ident $(<$life:lifetime>)? { $($(#[$doc:meta])* $field:ident: $type:ty),* $(,)? }) => {
         $(#[$meta])*
-        #[derive(serde::Serialize)]
         $vis struct $name $(<$life>)? { $($(#[$doc])* $field: $type),* }
 
         $crate::store::db::fields!(of $name $(<$life>)? { $($field)* });
@@ -52,61 +65,116 @@ macro_rules! fields {
 pub(in crate::store) use fields;
 
 impl Each {
-    /// From its text.
+    /// A statement from its text.
     pub fn of(text: &str) -> Self {
-        let (mut sqlite, mut postgres) = (String::new(), String::new());
+        Self::new(text, "", "")
+    }
+
+    /// One that answers which rows have changed something: for [`changed`](Self::changed).
+    pub fn answering(text: &str) -> Self {
+        Self::new(text, " with ordinality", ", nth")
+    }
+
+    fn new(text: &str, numbered: &str, number: &str) -> Self {
+        let (mut sqlite, mut postgres, mut columns) = (String::new(), String::new(), Vec::<(String, Kind)>::new());
         let mut rest = text;
         while let Some((before, (place, after))) =
             rest.split_once('{').and_then(|(before, after)| Some((before, after.split_once('}')?)))
         {
             sqlite.push_str(before);
             postgres.push_str(before);
-            match place.split_once(':') {
-                _ if place == "rows" => postgres.push_str("from jsonb_each($1) r"),
-                Some((name, _int)) => {
-                    sqlite.push_str(&format!("${name}"));
-                    postgres.push_str(&format!("cast(r.value->>'{name}' as bigint)"));
-                }
-                None => {
-                    sqlite.push_str(&format!("${place}"));
-                    postgres.push_str(&format!("r.value->>'{place}'"));
-                }
-            }
             rest = after;
+            if place == "rows" {
+                postgres.push_str("{rows}");
+                continue;
+            }
+            let (name, kind) = place.split_once(':').map_or((place, Kind::Text), |(name, _int)| (name, Kind::Int));
+            sqlite.push_str(&format!("${name}"));
+            postgres.push_str(&format!("r.{name}"));
+            if columns.iter().all(|(known, _)| known != name) {
+                columns.push((name.to_owned(), kind));
+            }
         }
         sqlite.push_str(rest);
         postgres.push_str(rest);
-        Self { sqlite, postgres }
+        let array = |(index, (_, kind)): (usize, &(String, Kind))| match kind {
+            Kind::Text => format!("${}::text[]", index + 1),
+            Kind::Int => format!("${}::bigint[]", index + 1),
+        };
+        let arrays: Vec<String> = columns.iter().enumerate().map(array).collect();
+        let names: Vec<&str> = columns.iter().map(|(name, _)| name.as_str()).collect();
+        let rows = format!("from unnest({}){numbered} r ({}{number})", arrays.join(", "), names.join(", "));
+        if let Some((before, (row, after))) =
+            postgres.split_once("values (").and_then(|(before, after)| Some((before, after.split_once(')')?)))
+        {
+            postgres = format!("{before}select {row} {rows}{after}");
+        }
+        postgres = postgres.replace("{rows}", &rows);
+        if !number.is_empty() {
+            postgres.push_str(" returning r.nth");
+        }
+        Self { sqlite, postgres, columns }
     }
 
-    /// As PostgreSQL is given it, with all rows as `$1`.
+    /// As PostgreSQL is given it.
     pub fn postgres(&'static self) -> &'static str {
         &self.postgres
     }
 
-    /// Writes rows to SQLite.
-    pub fn execute<T: Fields>(&self, connection: &Connection, rows: &[T]) -> Result<()> {
-        let mut statement = connection.prepare_cached(&self.sqlite)?;
-        let places = places::<T>(&statement)?;
+    /// The columns of all rows, as parameters for PostgreSQL.
+    pub fn arrays<T: Fields>(&self, rows: &[T]) -> Result<PgArguments> {
+        let empty = |(_, kind): &(String, Kind)| match kind {
+            Kind::Text => Column::Text(Vec::with_capacity(rows.len())),
+            Kind::Int => Column::Int(Vec::with_capacity(rows.len())),
+        };
+        let mut columns: Vec<Column> = self.columns.iter().map(empty).collect();
+        let place = |field: &&str| self.columns.iter().position(|(name, _)| name == field);
+        let places: Vec<Option<usize>> = T::NAMES.iter().map(place).collect();
         for row in rows {
-            bind(&mut statement, &places, row)?;
-            statement.raw_execute()?;
+            let mut places = places.iter();
+            row.values(&mut |value| match places.next().copied().flatten().and_then(|place| columns.get_mut(place)) {
+                Some(column) => column.push(&value.to_sql()?),
+                None => Ok(()),
+            })?;
         }
-        Ok(())
+        let mut arguments = PgArguments::default();
+        for column in columns {
+            let added = match column {
+                Column::Text(texts) => arguments.add(texts),
+                Column::Int(numbers) => arguments.add(numbers),
+            };
+            added.map_err(sqlx::Error::Encode)?;
+        }
+        Ok(arguments)
     }
 
-    /// Writes rows to SQLite and reads what the statement returns of each.
-    pub fn fetch<T: Fields, R: Row>(&self, connection: &Connection, rows: &[T]) -> Result<Vec<R>> {
+    /// Writes rows to SQLite; answers the indices of those that have changed something.
+    pub fn changed<T: Fields>(&self, connection: &Connection, rows: &[T]) -> Result<Vec<usize>> {
         let mut statement = connection.prepare_cached(&self.sqlite)?;
-        let (places, mut found) = (places::<T>(&statement)?, Vec::new());
-        for row in rows {
+        let (places, mut changed) = (places::<T>(&statement)?, Vec::with_capacity(rows.len()));
+        for (index, row) in rows.iter().enumerate() {
             bind(&mut statement, &places, row)?;
-            let mut returned = statement.raw_query();
-            while let Some(row) = returned.next()? {
-                found.push(R::read(&mut Columns::Sqlite(row, 0))?);
+            if statement.raw_execute()? > 0 {
+                changed.push(index);
             }
         }
-        Ok(found)
+        Ok(changed)
+    }
+}
+
+impl Column {
+    fn push(&mut self, value: &ToSqlOutput<'_>) -> rusqlite::Result<()> {
+        let value = match value {
+            ToSqlOutput::Borrowed(value) => *value,
+            ToSqlOutput::Owned(value) => value.into(),
+            _ => return Err(rusqlite::types::FromSqlError::InvalidType.into()),
+        };
+        match (self, value) {
+            (Self::Text(texts), ValueRef::Null) => texts.push(None),
+            (Self::Text(texts), value) => texts.push(Some(value.as_str()?.to_owned())),
+            (Self::Int(numbers), value) => numbers.push(value.as_i64_or_null()?),
+        }
+        Ok(())
     }
 }
 
@@ -129,11 +197,21 @@ mod tests {
 
     #[test]
     fn one_text_is_for_both() {
-        let each = Each::of("insert into t (a, n) select {a}, {n:int} {rows} where true");
-        assert_eq!(each.sqlite, "insert into t (a, n) select $a, $n  where true");
+        let each = Each::of("insert into t (a, n) values ({a}, {n:int}) on conflict (a) do nothing");
+        assert_eq!(each.sqlite, "insert into t (a, n) values ($a, $n) on conflict (a) do nothing");
+        let rows = "from unnest($1::text[], $2::bigint[]) r (a, n)";
+        assert_eq!(each.postgres, format!("insert into t (a, n) select r.a, r.n {rows} on conflict (a) do nothing"));
+    }
+
+    #[test]
+    fn who_has_changed_something_is_told_by_number() {
+        let each = Each::answering("update t set n = {n:int} {rows} where t.a = {a} and t.n < {n:int}");
+        assert_eq!(each.sqlite, "update t set n = $n  where t.a = $a and t.n < $n");
         assert_eq!(
             each.postgres,
-            "insert into t (a, n) select r.value->>'a', cast(r.value->>'n' as bigint) from jsonb_each($1) r where true"
+            "update t set n = r.n from unnest($1::bigint[], $2::text[]) with ordinality r (n, a, nth)
+             where t.a = r.a and t.n < r.n returning r.nth"
+                .replace("\n            ", "")
         );
     }
 }

@@ -3,11 +3,10 @@
 use std::time::Duration;
 
 use sqlx::{AssertSqlSafe, PgConnection};
-use uuid::Uuid;
 
-use super::{error::Result, postgres};
+use super::{error::Result, postgres, value::Values};
 use crate::domain::{
-    id::{AttemptId, MomentId},
+    id::{self, kind},
     time::Timestamp,
 };
 
@@ -28,16 +27,11 @@ type FirstId = fn(Timestamp) -> String;
 const TABLES: [(&str, FirstId); 2] = [("attempts", first_attempt), ("timeline", first_moment)];
 
 fn first_attempt(at: Timestamp) -> String {
-    AttemptId::from_uuid(first(at)).to_string()
+    id::least::<kind::Attempt>(at).to_string()
 }
 
 fn first_moment(at: Timestamp) -> String {
-    MomentId::from_uuid(first(at)).to_string()
-}
-
-/// The least UUIDv7 of a millisecond (RFC 9562 §5.7): its first 48 bits are the time.
-fn first(at: Timestamp) -> Uuid {
-    Uuid::from_u128(u128::from(at.as_ms().unsigned_abs()) << 80)
+    id::least::<kind::Moment>(at).to_string()
 }
 
 /// Makes the days from today on that are missing, and drops those that ended before `kept_from`.
@@ -61,7 +55,7 @@ async fn days(connection: &mut PgConnection, table: &str) -> Result<Vec<Timestam
     let sql =
         "select cast(split_part(c.relname, '_', 2) as bigint) from pg_inherits i join pg_class c on c.oid = i.inhrelid
                where i.inhparent = cast($1 as regclass) and c.relname ~ '_[0-9]+$'";
-    let days: Vec<i64> = postgres::fetch_all(connection, sql, (table.to_owned(),)).await?;
+    let days: Vec<i64> = postgres::fetch_all(connection, sql, (table.to_owned(),).postgres()?).await?;
     Ok(days.into_iter().map(|day| Timestamp::from_ms(day * DAY.as_millis() as i64)).collect())
 }
 
@@ -88,18 +82,4 @@ async fn run(connection: &mut PgConnection, sql: String) -> Result<()> {
         sqlx::raw_sql("rollback").execute(connection).await?;
     }
     Ok(done.map(drop)?)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::domain::id::{self, kind};
-
-    #[test]
-    fn a_day_of_ids_begins_and_ends_with_it() {
-        let day = Timestamp::from_ms(1_790_000_000_000).floor(DAY);
-        let made = |at: Timestamp| id::new::<kind::Attempt>(at).to_string();
-        assert!(made(day) >= first_attempt(day));
-        assert!(made(day + DAY - Duration::from_millis(1)) < first_attempt(day + DAY));
-    }
 }

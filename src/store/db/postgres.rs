@@ -14,7 +14,7 @@ use anyhow::Context;
 use rand::RngExt;
 use sqlx::{
     Connection, PgConnection, PgExecutor, PgPool, Postgres, Transaction,
-    postgres::{PgConnectOptions, PgListener, PgPoolOptions},
+    postgres::{PgArguments, PgConnectOptions, PgListener, PgPoolOptions},
 };
 use tokio::sync::Mutex;
 
@@ -54,8 +54,8 @@ pub struct Server {
 
 /// All rows of a statement.
 #[expect(clippy::disallowed_methods, reason = "the one door")]
-pub async fn fetch_all<T: Row>(to: impl PgExecutor<'_>, sql: &'static str, values: impl Values) -> Result<Vec<T>> {
-    let rows = sqlx::query_with(sql, values.postgres()?).fetch_all(to).await?;
+pub async fn fetch_all<T: Row>(to: impl PgExecutor<'_>, sql: &'static str, values: PgArguments) -> Result<Vec<T>> {
+    let rows = sqlx::query_with(sql, values).fetch_all(to).await?;
     rows.iter().map(|row| T::read(&mut Columns::Postgres(row, 0))).collect()
 }
 
@@ -64,16 +64,16 @@ pub async fn fetch_all<T: Row>(to: impl PgExecutor<'_>, sql: &'static str, value
 pub async fn fetch_optional<T: Row>(
     to: impl PgExecutor<'_>,
     sql: &'static str,
-    values: impl Values,
+    values: PgArguments,
 ) -> Result<Option<T>> {
-    let row = sqlx::query_with(sql, values.postgres()?).fetch_optional(to).await?;
+    let row = sqlx::query_with(sql, values).fetch_optional(to).await?;
     row.map(|row| T::read(&mut Columns::Postgres(&row, 0))).transpose()
 }
 
 /// Runs a statement and answers how many rows it changed.
 #[expect(clippy::disallowed_methods, reason = "the one door")]
-pub async fn execute(to: impl PgExecutor<'_>, sql: &'static str, values: impl Values) -> Result<u64> {
-    Ok(sqlx::query_with(sql, values.postgres()?).execute(to).await?.rows_affected())
+pub async fn execute(to: impl PgExecutor<'_>, sql: &'static str, values: PgArguments) -> Result<u64> {
+    Ok(sqlx::query_with(sql, values).execute(to).await?.rows_affected())
 }
 
 /// Lets something go on by itself.
@@ -138,7 +138,7 @@ impl Server {
     pub async fn turn(&self, task: Task) -> Result<Option<Transaction<'static, Postgres>>> {
         let mut tx = self.begin().await?;
         let sql = "select pg_try_advisory_xact_lock($1)";
-        let mine: Option<bool> = fetch_optional(&mut *tx, sql, (task as i64,)).await?;
+        let mine: Option<bool> = fetch_optional(&mut *tx, sql, (task as i64,).postgres()?).await?;
         Ok(mine.unwrap_or_default().then_some(tx))
     }
 
@@ -194,7 +194,8 @@ impl Watch {
             Some(connection) => connection,
             None => PgConnection::connect_with(&self.server.options).await?,
         };
-        let epoch = fetch_optional(&mut connection, "select epoch from node where id = 1", ()).await?;
+        let epoch =
+            fetch_optional(&mut connection, "select epoch from node where id = 1", PgArguments::default()).await?;
         // A connection that failed is not kept.
         *kept = Some(connection);
         epoch.ok_or(Error::NoRow)
@@ -204,7 +205,7 @@ impl Watch {
     pub async fn tell(&self) -> Result<()> {
         let mut tx = self.server.begin().await?;
         let sql = "select set_config('synchronous_commit', 'off', true), pg_notify($1, $2)::text";
-        fetch_optional::<(String, String)>(&mut *tx, sql, (CHANNEL.to_owned(), self.me.clone())).await?;
+        fetch_optional::<(String, String)>(&mut *tx, sql, (CHANNEL.to_owned(), self.me.clone()).postgres()?).await?;
         Ok(tx.commit().await?)
     }
 

@@ -18,6 +18,7 @@ pub use self::{place::Place, readers::Reader};
 use super::{
     checkpoint,
     error::{Error, Result},
+    marks::Marks,
     migrations,
     value::{Columns, Row, Values},
     writer::{self, Writer},
@@ -34,6 +35,7 @@ pub struct File {
     readers: Readers,
     writer: Writer,
     cleaner: Cleaner,
+    marks: Marks,
 }
 
 /// Writes the WAL back, and takes out of the files what has been deleted: it holds the writer up, so it does not wait long.
@@ -89,9 +91,15 @@ impl File {
         let cleaner = place.connect()?;
         cleaner.busy_timeout(CLEANER_TIMEOUT)?;
         let cleaner = Cleaner(Arc::new(Mutex::new(Some(cleaner))));
-        let writer = Writer::new(place.clone(), connection);
+        let marks = Marks::default();
+        marks.watch(&connection)?;
+        let writer = Writer::new(place.clone(), connection, marks.clone());
         on_a_thread("checkpoint", checkpoint::run(cleaner.clone(), writer.commits().await?));
-        Ok(Self { readers: Readers::new(place), writer, cleaner })
+        Ok(Self { readers: Readers::new(place), writer, cleaner, marks })
+    }
+
+    pub fn marks(&self) -> &Marks {
+        &self.marks
     }
 
     pub async fn begin(&self) -> Result<writer::Tx> {

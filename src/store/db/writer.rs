@@ -14,6 +14,7 @@ pub use self::line::Turn;
 use self::line::{Hurry, Line};
 use super::{
     error::{Error, Result},
+    marks::Marks,
     sqlite::{self, Place},
 };
 
@@ -36,6 +37,7 @@ struct Head {
     hurried: bool,
     /// Turned after each COMMIT.
     commits: watch::Sender<()>,
+    marks: Marks,
 }
 
 /// What the connection is in the middle of.
@@ -70,7 +72,7 @@ pub struct Commits {
 
 impl Writer {
     /// A writer with its connection, which has to be open.
-    pub fn new(place: Place, connection: Connection) -> Self {
+    pub fn new(place: Place, connection: Connection, marks: Marks) -> Self {
         let head = Head {
             place,
             connection: Some(connection),
@@ -79,6 +81,7 @@ impl Writer {
             waiting: Vec::new(),
             hurried: false,
             commits: watch::Sender::new(()),
+            marks,
         };
         Self { line: Arc::new(Line::new(head)) }
     }
@@ -155,7 +158,9 @@ impl Head {
             }
         }
         if self.connection.is_none() {
-            self.connection = Some(self.place.connect_to_write()?);
+            let connection = self.place.connect_to_write()?;
+            self.marks.watch(&connection)?;
+            self.connection = Some(connection);
         }
         let (sql, savepoint) = match self.state {
             State::Idle | State::Saved(_) => (["begin immediate", "savepoint a"], Savepoint::A),
@@ -188,6 +193,7 @@ impl Head {
         match self.execute(sql) {
             Ok(()) => {
                 (self.state, self.hurried) = (State::Idle, false);
+                self.marks.committed();
                 self.waiting.drain(..).for_each(|waits| drop(waits.send(Ok(()))));
                 self.commits.send_replace(());
             }
@@ -198,6 +204,8 @@ impl Head {
     /// Rolls everything back that is not committed, and says so to those who wait for it.
     fn fail(&mut self, error: &Error) {
         self.connection = None;
+        // A COMMIT that fails may have come about.
+        self.marks.committed();
         (self.state, self.hurried) = (State::Idle, false);
         for waits in self.waiting.drain(..) {
             drop(waits.send(Err(Error::NotCommitted(error.to_string()))));
@@ -237,6 +245,7 @@ mod tests {
     use futures_util::poll;
 
     use super::{line::GO_BEFORE, *};
+    use crate::store::db::migrations;
 
     struct Scratch {
         writer: Writer,
@@ -248,7 +257,9 @@ mod tests {
         async fn new() -> Self {
             let folder = tempfile::tempdir().unwrap();
             let place = Place::of(&format!("sqlite:{}", folder.path().join("reveille.db").display())).unwrap();
-            let writer = Writer::new(place.clone(), place.connect().unwrap());
+            let mut connection = place.connect().unwrap();
+            migrations::apply(&mut connection).unwrap();
+            let writer = Writer::new(place.clone(), connection, Marks::default());
             let mut tx = writer.begin().await.unwrap();
             let tables = "create table parent (id integer primary key);
                           create table child (id integer references parent (id))";
