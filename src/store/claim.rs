@@ -110,7 +110,7 @@ impl Store {
         };
         let (mut claimed, mut left) = (Claimed::default(), shares.to_vec());
         while !left.is_empty() {
-            let most = (self.db().portion() / left.len()).max(1);
+            let most = (self.db().portion(usize::MAX) / left.len()).max(1);
             let portion: Vec<Share> =
                 left.iter().map(|share| Share { devices: share.devices.min(most), ..*share }).collect();
             let found = self.claim_portion(&mut tx, &portion, resting, &mut claimed.calls).await?;

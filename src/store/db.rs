@@ -144,11 +144,11 @@ impl Db {
         }
     }
 
-    /// So many devices' worth of work that nobody waits for is done at most before [`Tx::is_wanted`] is asked: one or two milliseconds. At
-    /// PostgreSQL nobody is in the way.
-    pub fn portion(&self) -> usize {
+    /// So many devices' worth of work that nobody waits for is done before [`Tx::is_wanted`] is asked: `most`, but no more than takes one or
+    /// two milliseconds. At PostgreSQL nobody is in the way.
+    pub fn portion(&self, most: usize) -> usize {
         match self {
-            Self::Sqlite(_) => 32,
+            Self::Sqlite(_) => most.clamp(1, 32),
             Self::Postgres(_) => usize::MAX,
         }
     }

@@ -123,7 +123,7 @@ pub(super) async fn write(
     batch: &[Finished],
     bulk: usize,
 ) -> Result<Vec<Due>> {
-    let portion = db.portion().min(bulk);
+    let portion = db.portion(bulk);
     let (mut due, mut rest) = (Vec::with_capacity(batch.len()), batch);
     while !rest.is_empty() {
         let mut tx = db.begin_unhurried().await?;

@@ -76,24 +76,22 @@ impl Store {
     /// Attempts whose device or lease is gone, so that no claim comes by to mark them. Each attempt is looked at once, when its lease has
     /// long ended.
     async fn give_up_attempts(&self, app: AppId, now: Timestamp) -> Result<u64> {
+        let sql = "select through from settled where app_id = $1";
+        let settled = self.db().fetch_optional::<String>(sql, (Word(app),)).await?.unwrap_or_default();
         // Ids are in the order of time, but for a clock that was put back. If the first is too young, the others need no look.
         let sql = "select max(id), count(*) from (
                      select id, started_at from attempts
-                     where app_id = $1 and id > coalesce((select through from settled where app_id = $1), '')
-                         and (select started_at from attempts
-                              where app_id = $1 and id > coalesce((select through from settled where app_id = $1), '')
-                              order by id limit 1) < $2
-                     order by id limit $3) as next
-                   where started_at < $2";
-        let long_ago = now - self.inner.options.lease * 2;
-        let next: Option<(Option<String>, i64)> =
-            self.db().fetch_optional(sql, (Word(app), long_ago.as_ms(), LOOKED_AT)).await?;
+                     where app_id = $1 and id > $2
+                         and (select started_at from attempts where app_id = $1 and id > $2 order by id limit 1) < $3
+                     order by id limit $4) as next
+                   where started_at < $3";
+        let values = (Word(app), settled.clone(), (now - self.inner.options.lease * 2).as_ms(), LOOKED_AT);
+        let next: Option<(Option<String>, i64)> = self.db().fetch_optional(sql, values).await?;
         let Some((Some(through), count)) = next else {
             return Ok(0);
         };
-        let sql = "select id from attempts where app_id = $1 and outcome is null and id <= $2
-                     and id > coalesce((select through from settled where app_id = $1), '')";
-        let found: Vec<(String,)> = self.db().fetch_all(sql, (Word(app), through.clone())).await?;
+        let sql = "select id from attempts where app_id = $1 and outcome is null and id > $2 and id <= $3";
+        let found: Vec<(String,)> = self.db().fetch_all(sql, (Word(app), settled, through.clone())).await?;
         let lost: Vec<Lost<'_>> = found.iter().map(|(attempt,)| Lost { app, attempt }).collect();
         let mut tx = self.db().begin_unhurried().await?;
         history::give_up(&mut tx, &lost).await?;

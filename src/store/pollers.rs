@@ -60,7 +60,7 @@ pub struct Known {
 struct Token {
     key: u128,
     ends_at: Option<Timestamp>,
-    /// The last commit that what has been read may not know of is the one after this.
+    /// What has been read knows of every commit up to this one.
     as_of: u64,
 }
 
