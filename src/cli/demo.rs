@@ -46,17 +46,6 @@ pub struct DemoArgs {
 /// # Errors
 /// When a phone does not have the true state in the end, naming it; or when something could not be set up.
 pub async fn run(args: DemoArgs) -> anyhow::Result<()> {
-    if args.keep {
-        return tell(args).await;
-    }
-    // Asked to stop, it still takes its temporary folder away.
-    tokio::select! {
-        told = tell(args) => told,
-        asked = super::asked_to_stop() => asked.and_then(|()| bail!("interrupted")),
-    }
-}
-
-async fn tell(args: DemoArgs) -> anyhow::Result<()> {
     telemetry::init(&args.log, LogFormat::Text)?;
     let started = Instant::now();
     let deadline = started + DEADLINE;
@@ -69,7 +58,13 @@ async fn tell(args: DemoArgs) -> anyhow::Result<()> {
 
     world.lose_pushes(args.seed);
     let mut story = Story::new(screen, plan, news);
-    let told = tokio::time::timeout_at(deadline, story.tell(&world)).await;
+    let told = tokio::select! {
+        told = tokio::time::timeout_at(deadline, story.tell(&world)) => told,
+        asked = super::asked_to_stop(), if !args.keep => {
+            let _ = tokio::time::timeout(CLOSING, world.stop()).await;
+            return asked.and_then(|()| bail!("interrupted"));
+        }
+    };
     story.show_rest(&world);
     if let Ok(told) = told {
         told?;
