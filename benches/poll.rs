@@ -31,7 +31,7 @@ use self::relay::{
 
 const DEVICES: usize = 10_000;
 const CLIENTS: usize = 64;
-const TIME: Duration = Duration::from_secs(6);
+const TIME: Duration = Duration::from_secs(3);
 const PAGE: usize = 100;
 
 fn main() {

@@ -298,6 +298,14 @@ impl Tx {
         }
     }
 
+    /// Says what is written here, where no trigger does; what polls remember of it ends with the commit.
+    pub fn touch(&mut self, mark: Mark) -> Result<()> {
+        match self {
+            Self::Sqlite(tx) => tx.touch(mark),
+            Self::SqliteSnapshot(_) | Self::Postgres(_) => Ok(()),
+        }
+    }
+
     /// Whether nobody else writes until this has been committed.
     pub fn is_alone(&self) -> bool {
         !matches!(self, Self::Postgres(_))
@@ -317,6 +325,21 @@ impl Tx {
         match self.connection()? {
             Connection::Sqlite(connection) => sqlite::fetch_all(connection, sql.sqlite, values),
             Connection::Postgres(connection) => postgres::fetch_all(connection, sql.postgres, values.postgres()?).await,
+        }
+    }
+
+    /// Rows of a statement as long as more are wanted: up to the first of which `more` says no, that one included.
+    pub async fn fetch_while<T: Row>(
+        &mut self,
+        sql: &'static str,
+        values: impl Values,
+        more: impl FnMut(&T) -> bool,
+    ) -> Result<Vec<T>> {
+        match self.connection()? {
+            Connection::Sqlite(connection) => sqlite::fetch_while(connection, sql, values, more),
+            Connection::Postgres(connection) => {
+                postgres::fetch_while(connection, sql, values.postgres()?, more).await
+            }
         }
     }
 

@@ -7,7 +7,7 @@ use serde_json::value::RawValue;
 
 use super::{
     Error, Result, Store,
-    db::{Db, Each, Json, Tx, Word, fields, locking, row, rows},
+    db::{Db, Each, Json, Mark, Tx, Word, fields, locking, row, rows},
     fanout::{self, Raise},
     group::Request,
 };
@@ -87,6 +87,8 @@ row! {
         accepted_at: i64,
         wake: Json<WakeSpec>,
         traceparent: Option<String>,
+        /// What it takes on a page, about.
+        pub(super) bytes: i64,
     }
 }
 
@@ -95,7 +97,7 @@ macro_rules! select_events {
     ($($clause:literal)*) => {
         concat!(
             "select e.position, e.id, e.feed, e.kind, e.key, e.op, e.href, e.data, e.occurred_at, e.accepted_at, e.wake, ",
-            "e.traceparent from ",
+            "e.traceparent, e.bytes from ",
             $($clause),*
         )
     };
@@ -195,6 +197,9 @@ pub(super) async fn append(tx: &mut Tx, now: Timestamp, chunk: u32, batch: &[Acc
             let record = Record { fingerprint, event_ids, first_position, accepted_at: now };
             fresh_records.push(RecordValues::new(request.app, &key, &record));
             records.insert((request.app, key), record);
+        }
+        for event in &events {
+            tx.touch(Mark::of_feed(&request.app.to_string(), event.content.feed.as_str()))?;
         }
         raises.extend(events.iter().filter_map(|event| Raise::of(request.app, event)));
         let values = |event| EventValues::new(request.app, event, request.traceparent.as_deref());

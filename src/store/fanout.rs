@@ -111,8 +111,8 @@ macro_rules! raise_levels {
                  expires_at = excluded.expires_at,
                  sticky_head = case when excluded.sticky_head > levels.sticky_head then excluded.sticky_head
                                     else levels.sticky_head end,
-                 due_at = case when levels.wake_id is not null or levels.waits_for <> 'rewake' then levels.due_at
-                               else excluded.due_at end
+                 due_at = case when levels.wake_id is not null or levels.waits_for <> 'rewake' or levels.due_at < excluded.due_at
+                               then levels.due_at else excluded.due_at end
              where excluded.head > levels.head or excluded.sticky_head > levels.sticky_head
                 or excluded.expires_at > levels.expires_at"
         )

@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use super::{
     Error, Result, Store,
-    db::{Tx, Word, row},
+    db::{Tx, Values, Word},
     events::{EventRow, StoredEvent, select_events},
     pollers::{Known, Poller},
 };
@@ -93,59 +93,56 @@ pub enum Feed {
     ByDevice(DeviceId, Position),
 }
 
-/// The next entries of all feeds a device follows, by position and size: the first few of each, merged.
-const NEXT_OF_ALL: &str = "
-    select position, bytes from (
-        select e.position, e.bytes
-        from follows f
-        cross join events e
-        where f.app_id = $1 and f.device_id = $2 and e.app_id = f.app_id and e.position in (
-            select x.position from events x
-            where x.app_id = f.app_id and x.feed = f.feed and x.position > f.since and x.position > $3
-            order by x.position limit $4)
-        union all
-        select since, 200 from follows where app_id = $1 and device_id = $2 and since > $3
-    ) as entries order by position limit $4";
+/// The next events of one feed.
+const NEXT_OF_ONE: &str =
+    select_events!("events e where e.app_id = $1 and e.feed = $2 and e.position > $3 order by e.position limit $4");
+
+/// The next of all feeds that a device follows: the first few of each, merged.
+const NEXT_OF_ALL: &str = select_events!(
+    "(select x.position
+      from follows f
+      cross join events x
+      where f.app_id = $1 and f.device_id = $2 and x.app_id = f.app_id and x.position in (
+          select y.position from events y
+          where y.app_id = f.app_id and y.feed = f.feed and y.position > f.since and y.position > $3
+          order by y.position limit $4)
+      order by x.position limit $4) n
+     cross join events e
+     where e.app_id = $1 and e.position = n.position order by e.position"
+);
 
 impl Store {
     /// The next page of everything a device follows.
     pub async fn page(&self, poller: &Poller, request: PageRequest) -> Result<Paged> {
         let (app, device) = (poller.app, poller.device);
         let mut tx = self.db().snapshot().await?;
-        let Some(counter) = counter(&mut tx, app).await? else {
+        let Some((counter, follows)) = followed(&mut tx, app, device).await? else {
             return Ok(Paged::Expired);
         };
         let after = request.after.unwrap_or_default();
         if after > counter {
             return Ok(Paged::Ahead);
         }
-        let follows = followed(&mut tx, app, device).await?;
         if request.after.is_some() && follows.iter().any(|followed| followed.has_dropped_above(after)) {
             return Ok(Paged::Expired);
         }
         let known = known(&follows);
-        let (mut events, mut last, mut has_more) = (Vec::new(), after.0, false);
-        if known.newest > after {
-            let values = (Word(app), Word(device), after.0, request.limit as i64 + 1);
-            let next: Vec<(i64, i64)> = tx.fetch_all(NEXT_OF_ALL, values).await?;
-            (last, has_more) = fit(&next, request.limit);
-            let sql = select_events!(
-                "follows f cross join events e
-                 where f.app_id = $1 and f.device_id = $2 and e.app_id = f.app_id and e.feed = f.feed
-                   and e.position > f.since and e.position > $3 and e.position <= $4"
-            );
-            events = tx.fetch_all::<EventRow>(sql, (Word(app), Word(device), after.0, last)).await?;
-        }
-        drop(tx);
-        let begun = follows.iter().filter(|followed| after.0 < followed.since && followed.since <= last);
-        let begun = begun
-            .map(|followed| PageEntry::Followed { feed: followed.feed.0.clone(), position: Position(followed.since) });
-        let mut entries = entries(events)?;
+        let limit = request.limit as i64 + 1;
+        let mut with_news = follows.iter().filter(|followed| followed.newest > followed.since.max(after.0));
+        let mut entries = match (with_news.next(), with_news.next()) {
+            (None, _) => Vec::new(),
+            (Some(Followed { feed, since, .. }), None) => {
+                let values = (Word(app), feed.as_str().to_owned(), after.0.max(*since), limit);
+                next(&mut tx, NEXT_OF_ONE, values).await?
+            }
+            _ => next(&mut tx, NEXT_OF_ALL, (Word(app), Word(device), after.0, limit)).await?,
+        };
+        let begun = follows.iter().filter(|followed| followed.since > after.0).map(Followed::entry);
         entries.extend(begun);
-        entries.sort_by_key(PageEntry::position);
-        let through = if has_more { Position(last) } else { counter };
-        self.remember(poller, known, follows.into_iter().map(|followed| followed.feed.0));
-        Ok(Paged::Page(Page { entries, through, has_more, state: known.state }))
+        entries.sort_by_key(|(entry, _)| entry.position());
+        drop(tx);
+        self.remember(poller, known, follows.into_iter().map(|followed| followed.feed));
+        Ok(Paged::Page(Page::of(entries, request.limit, counter, known.state)))
     }
 
     /// The next page of one feed; `None` if `reader` is a device that does not follow it.
@@ -178,15 +175,11 @@ impl Store {
         if request.after.is_some() && dropped.is_some_and(|(through,)| through > after.0) {
             return refused(Paged::Expired);
         }
-        let sql = "select position, bytes from events where app_id = $1 and feed = $2 and position > $3 order by position limit $4";
-        let values = (Word(app), name.clone(), after.0, request.limit as i64 + 1);
-        let next: Vec<(i64, i64)> = tx.fetch_all(sql, values).await?;
-        let (last, has_more) = fit(&next, request.limit);
-        let sql = select_events!(
-            "events e where e.app_id = $1 and e.feed = $2 and e.position > $3 and e.position <= $4 order by e.position"
-        );
-        let events: Vec<EventRow> = tx.fetch_all(sql, (Word(app), name, after.0, last)).await?;
-        let through = if has_more { Position(last) } else { counter };
+        let entries = next(&mut tx, NEXT_OF_ONE, (Word(app), name, after.0, request.limit as i64 + 1)).await?;
+        let last = entries.last().map_or(after, |(entry, _)| entry.position());
+        let state = secret::short_hash(&format!("{feed} {}", last.0));
+        let page = Page::of(entries, request.limit, counter, state);
+        let through = page.through;
         let fetched = match reader {
             Feed::ByDevice(device, fetched) if after <= fetched && fetched < through => {
                 let nothing = nothing_elsewhere(&mut tx, app, device, feed, fetched, through).await?;
@@ -194,8 +187,6 @@ impl Store {
             }
             _ => None,
         };
-        let state = secret::short_hash(&format!("{feed} {}", next.last().map_or(after.0, |(position, _)| *position)));
-        let page = Page { entries: entries(events)?, through, has_more, state };
         Ok(Some(FeedPage { paged: Paged::Page(page), fetched }))
     }
 
@@ -210,59 +201,84 @@ async fn counter(tx: &mut Tx, app: AppId) -> Result<Option<Position>> {
     Ok(tx.fetch_optional::<(i64,)>(sql, (Word(app),)).await?.map(|(head,)| Position(head)))
 }
 
-row! {
-    /// A feed that a device follows.
-    struct Followed {
-        feed: Word<FeedName>,
-        since: i64,
-        /// The newest position in it, or 0.
-        newest: i64,
-        /// Up to where retention has dropped its events, or 0.
-        dropped: i64,
-    }
+/// A feed that a device follows.
+struct Followed {
+    feed: FeedName,
+    since: i64,
+    /// The newest position in it, or 0.
+    newest: i64,
+    /// Up to where retention has dropped its events, or 0.
+    dropped: i64,
 }
 
 impl Followed {
     fn has_dropped_above(&self, after: Position) -> bool {
         self.dropped > after.0 && self.dropped > self.since
     }
+
+    /// What a page says of it, and how many bytes that takes, about.
+    fn entry(&self) -> (PageEntry, i64) {
+        (PageEntry::Followed { feed: self.feed.clone(), position: Position(self.since) }, 200)
+    }
 }
 
-async fn followed(tx: &mut Tx, app: AppId, device: DeviceId) -> Result<Vec<Followed>> {
-    let sql = "select f.feed, f.since,
+/// The app's counter and what a device follows; `None` if there is no such app.
+async fn followed(tx: &mut Tx, app: AppId, device: DeviceId) -> Result<Option<(Position, Vec<Followed>)>> {
+    let sql = "select a.head, f.feed, f.since,
                    coalesce((select max(e.position) from events e where e.app_id = f.app_id and e.feed = f.feed), 0),
                    coalesce((select p.dropped_through from feed_drops p where p.app_id = f.app_id and p.feed = f.feed), 0)
-               from follows f where f.app_id = $1 and f.device_id = $2 order by f.feed";
-    Ok(tx.fetch_all(sql, (Word(app), Word(device))).await?)
+               from apps a left join follows f on f.app_id = a.id and f.device_id = $2
+               where a.id = $1 and a.deleted_at is null order by f.feed";
+    type Row = (i64, Option<Word<FeedName>>, Option<i64>, i64, i64);
+    let rows: Vec<Row> = tx.fetch_all(sql, (Word(app), Word(device))).await?;
+    let Some((counter, ..)) = rows.first() else {
+        return Ok(None);
+    };
+    let counter = Position(*counter);
+    let followed = |(_, feed, since, newest, dropped): Row| {
+        Some(Followed { feed: feed?.0, since: since?, newest, dropped })
+    };
+    Ok(Some((counter, rows.into_iter().filter_map(followed).collect())))
 }
 
 fn known(follows: &[Followed]) -> Known {
     let text = follows.iter().fold(String::new(), |mut text, Followed { feed, since, newest, .. }| {
         // Writing to a string cannot fail.
-        let _written = writeln!(text, "{} {since} {newest}", feed.0);
+        let _written = writeln!(text, "{feed} {since} {newest}");
         text
     });
     let newest = follows.iter().map(|followed| followed.newest.max(followed.since)).max();
     Known { state: secret::short_hash(&text), newest: Position(newest.unwrap_or_default()) }
 }
 
-/// How many of the next entries fit on a page; answers the last one's position and whether more follow. The first always fits.
-fn fit(next: &[(i64, i64)], limit: usize) -> (i64, bool) {
+/// The next events with their sizes, up to the first that is not on the page any more.
+async fn next(tx: &mut Tx, sql: &'static str, values: impl Values) -> Result<Vec<(PageEntry, i64)>> {
     let mut bytes = 0;
-    let mut last = 0;
-    for (index, (position, size)) in next.iter().enumerate() {
-        bytes += size;
-        if index > 0 && (index >= limit || bytes > limits::PAGE_BYTES as i64) {
-            return (last, true);
-        }
-        last = *position;
-    }
-    (last, false)
+    let fits = |row: &EventRow| {
+        bytes += row.bytes;
+        bytes <= limits::PAGE_BYTES as i64
+    };
+    let entry = |row: EventRow| {
+        let bytes = row.bytes;
+        Ok::<_, Error>((PageEntry::Event(Box::new(StoredEvent::try_from(row)?.event)), bytes))
+    };
+    tx.fetch_while(sql, values, fits).await?.into_iter().map(entry).collect()
 }
 
-fn entries(rows: Vec<EventRow>) -> Result<Vec<PageEntry>> {
-    let event = |row| Ok::<_, Error>(PageEntry::Event(Box::new(StoredEvent::try_from(row)?.event)));
-    rows.into_iter().map(event).collect()
+impl Page {
+    /// A page of as many of the next entries as fit; the first always does.
+    fn of(next: Vec<(PageEntry, i64)>, limit: usize, counter: Position, state: u64) -> Self {
+        let (all, mut bytes) = (next.len(), 0);
+        let fits = next.into_iter().enumerate().take_while(|(index, (_, size))| {
+            bytes += size;
+            *index == 0 || (*index < limit && bytes <= limits::PAGE_BYTES as i64)
+        });
+        let entries: Vec<PageEntry> = fits.map(|(_, (entry, _))| entry).collect();
+        let has_more = entries.len() < all;
+        let last = entries.last().filter(|_| has_more);
+        let through = last.map_or(counter, PageEntry::position);
+        Self { entries, through, has_more, state }
+    }
 }
 
 /// Whether a device's other feeds have nothing in `(from, to]`.

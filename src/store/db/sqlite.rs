@@ -44,11 +44,26 @@ pub struct Cleaner(Arc<Mutex<Option<Connection>>>);
 
 /// All rows of a statement.
 pub fn fetch_all<T: Row>(connection: &Connection, sql: &str, values: impl Values) -> Result<Vec<T>> {
+    fetch_while(connection, sql, values, |_| true)
+}
+
+/// Rows of a statement, up to the first of which `more` says no.
+pub fn fetch_while<T: Row>(
+    connection: &Connection,
+    sql: &str,
+    values: impl Values,
+    mut more: impl FnMut(&T) -> bool,
+) -> Result<Vec<T>> {
     let mut statement = connection.prepare_cached(sql)?;
     values.bind(&mut statement)?;
     let (mut rows, mut found) = (statement.raw_query(), Vec::new());
     while let Some(row) = rows.next()? {
-        found.push(T::read(&mut Columns::Sqlite(row, 0))?);
+        let row = T::read(&mut Columns::Sqlite(row, 0))?;
+        let goes_on = more(&row);
+        found.push(row);
+        if !goes_on {
+            break;
+        }
     }
     Ok(found)
 }

@@ -1,6 +1,6 @@
 //! SQLite's one writer: transactions that come one after the other share one COMMIT, and with it one wait for the disk.
 //!
-//! Each is a savepoint in a transaction of the file. It is answered when that has been committed; until then nobody but its followers in
+//! Each but the first is a savepoint in a transaction of the file. It is answered when that has been committed; until then nobody but its followers in
 //! line has seen it, and they are committed with it or not at all.
 
 mod line;
@@ -14,7 +14,7 @@ pub use self::line::Turn;
 use self::line::{Hurry, Line};
 use super::{
     error::{Error, Result},
-    marks::Marks,
+    marks::{Mark, Marks},
     sqlite::{self, Place},
 };
 
@@ -44,15 +44,18 @@ struct Head {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
     Idle,
-    /// In a savepoint of whoever is at the head, or left behind by one that gave up.
-    Saved(Savepoint),
-    /// In a savepoint that is to be committed.
-    Kept(Savepoint),
+    /// In what whoever is at the head has begun, or one that gave up has left behind.
+    Begun(Part),
+    /// In what is to be committed.
+    Kept(Part),
 }
 
-/// Two names in turn: should a savepoint not have come about, nobody goes back to the one before it.
+/// A part of the file's transaction that can be taken back alone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Savepoint {
+enum Part {
+    /// Up to here it is all of it. For a savepoint SQLite copies each page that is written to.
+    First,
+    /// A savepoint. Two names in turn: should one not have come about, nobody goes back to the one before it.
     A,
     B,
 }
@@ -146,13 +149,14 @@ impl Commits {
 
 impl Head {
     fn begin(&mut self) -> Result<()> {
-        if let State::Saved(savepoint) = self.state {
+        if let State::Begun(part) = self.state {
             // What one that gave up has left behind is undone; its savepoint serves again.
-            let sql = match savepoint {
-                Savepoint::A => "rollback to a",
-                Savepoint::B => "rollback to b",
+            let sql: &[&str] = match part {
+                Part::First => &["rollback", "begin immediate"],
+                Part::A => &["rollback to a"],
+                Part::B => &["rollback to b"],
             };
-            match self.execute(&[sql]) {
+            match self.execute(sql) {
                 Ok(()) => return Ok(()),
                 Err(error) => self.fail(&error),
             }
@@ -162,20 +166,21 @@ impl Head {
             self.marks.watch(&connection)?;
             self.connection = Some(connection);
         }
-        let (sql, savepoint) = match self.state {
-            State::Idle | State::Saved(_) => (["begin immediate", "savepoint a"], Savepoint::A),
-            State::Kept(Savepoint::A) => (["release a", "savepoint b"], Savepoint::B),
-            State::Kept(Savepoint::B) => (["release b", "savepoint a"], Savepoint::A),
+        let (sql, part): (&[&str], _) = match self.state {
+            State::Idle | State::Begun(_) => (&["begin immediate"], Part::First),
+            State::Kept(Part::First) => (&["savepoint a"], Part::A),
+            State::Kept(Part::A) => (&["release a", "savepoint b"], Part::B),
+            State::Kept(Part::B) => (&["release b", "savepoint a"], Part::A),
         };
-        self.execute(&sql)?;
-        self.state = State::Saved(savepoint);
+        self.execute(sql)?;
+        self.state = State::Begun(part);
         Ok(())
     }
 
-    /// What has been written in the savepoint is to be committed; the answer comes with the COMMIT.
+    /// What has been written in this part is to be committed; the answer comes with the COMMIT.
     fn keep(&mut self, hurry: Hurry) -> oneshot::Receiver<Result<()>> {
-        if let State::Saved(savepoint) = self.state {
-            self.state = State::Kept(savepoint);
+        if let State::Begun(part) = self.state {
+            self.state = State::Kept(part);
         }
         self.hurried |= hurry == Hurry::Yes;
         let (waits, committed) = oneshot::channel();
@@ -186,8 +191,9 @@ impl Head {
     fn commit(&mut self) {
         let sql: &[&str] = match self.state {
             State::Idle => return,
-            State::Saved(Savepoint::A) => &["rollback to a", "commit"],
-            State::Saved(Savepoint::B) => &["rollback to b", "commit"],
+            State::Begun(Part::First) => &["rollback"],
+            State::Begun(Part::A) => &["rollback to a", "commit"],
+            State::Begun(Part::B) => &["rollback to b", "commit"],
             State::Kept(_) => &["commit"],
         };
         match self.execute(sql) {
@@ -222,6 +228,12 @@ impl Tx {
     /// The connection, within the transaction.
     pub fn connection(&mut self) -> Result<&mut Connection> {
         self.turn.head()?.connection.as_mut().ok_or(Error::Closed)
+    }
+
+    /// What is written concerns this mark.
+    pub fn touch(&mut self, mark: Mark) -> Result<()> {
+        self.turn.head()?.marks.touch(mark);
+        Ok(())
     }
 
     /// Whether somebody who is waited for stands in line.
