@@ -9,7 +9,7 @@ use super::{
     Result, Store,
     brake::{self, Weighed},
     call::{Call, Finished},
-    db::{Db, Tx, Word, rows},
+    db::{Db, Tx, Word, locking, rows},
     history::{self, Answer},
     levels::{self, Level, reached},
     settings::SettingsCache,
@@ -195,11 +195,20 @@ async fn present<'a>(
         class: Class,
     }
     let keys: Vec<Key> = calls.map(|call| Key { app: call.app, device: call.device, class: call.class }).collect();
-    levels::hold(tx, keys.iter().map(|key| (key.app, key.device))).await?;
-    let sql = select_standings!(
-        "jsonb_each($1) r cross join levels l"
-        "where l.app_id = r.value->>'app' and l.device_id = r.value->>'device' and l.class = r.value->>'class'
-           and d.app_id = l.app_id and d.id = l.device_id"
+    let devices: Vec<_> = keys.iter().map(|key| (key.app, key.device)).collect();
+    if keys.iter().any(|key| key.class == Class::Alert) {
+        // What they tell concerns the other level as well.
+        levels::hold(tx, devices).await?;
+    } else {
+        levels::hold_devices(tx, &devices).await?;
+    }
+    let sql = locking!(
+        select_standings!(
+            "jsonb_each($1) r cross join levels l"
+            "where l.app_id = r.value->>'app' and l.device_id = r.value->>'device' and l.class = r.value->>'class'
+               and d.app_id = l.app_id and d.id = l.device_id"
+        ),
+        "order by l.app_id, l.device_id, l.class for update of l"
     );
     let found: Vec<Standing> = tx.fetch_all(sql, (rows(&keys)?,)).await?;
     Ok(found.into_iter().map(|standing| ((standing.app(), standing.device(), standing.class()), standing)).collect())

@@ -167,16 +167,20 @@ impl Level {
 
 /// Holds devices and their levels until the transaction ends: devices first, each kind in the order of its key (decision 8).
 pub(super) async fn hold(tx: &mut Tx, devices: impl IntoIterator<Item = (AppId, DeviceId)>) -> Result<()> {
-    let keys = rows(&devices.into_iter().collect::<Vec<_>>())?;
-    let sql = "select d.id from jsonb_each($1) r cross join devices d
-               where d.app_id = r.value->>0 and d.id = r.value->>1
-               order by d.app_id, d.id for update of d";
-    tx.lock(sql, (keys.clone(),)).await?;
+    let devices: Vec<_> = devices.into_iter().collect();
+    hold_devices(tx, &devices).await?;
     let sql = "select l.device_id from jsonb_each($1) r cross join levels l
                where l.app_id = r.value->>0 and l.device_id = r.value->>1
                order by l.app_id, l.device_id, l.class for update of l";
-    tx.lock(sql, (keys,)).await?;
-    Ok(())
+    Ok(tx.lock(sql, (rows(&devices)?,)).await?)
+}
+
+/// Holds devices only, for who goes on to hold what it reads of their levels.
+pub(super) async fn hold_devices(tx: &mut Tx, devices: &[(AppId, DeviceId)]) -> Result<()> {
+    let sql = "select d.id from jsonb_each($1) r cross join devices d
+               where d.app_id = r.value->>0 and d.id = r.value->>1
+               order by d.app_id, d.id for update of d";
+    Ok(tx.lock(sql, (rows(devices)?,)).await?)
 }
 
 static WRITE: LazyLock<Each> = LazyLock::new(|| {

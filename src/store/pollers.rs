@@ -64,7 +64,7 @@ struct Token {
     as_of: u64,
 }
 
-/// Devices by their tokens, as far as nothing about them has changed.
+/// Devices by their tokens, and what they follow, as far as nothing about either has changed.
 #[derive(Debug)]
 pub(super) struct Memory {
     marks: Marks,
@@ -83,7 +83,10 @@ struct Remembered {
     known: Known,
     ends_at: Option<Timestamp>,
     as_of: u64,
-    marks: Box<[Mark]>,
+    /// Of its app and of itself.
+    own: [Mark; 2],
+    /// Of what it follows.
+    feeds: Box<[Mark]>,
 }
 
 row! {
@@ -134,7 +137,7 @@ impl Memory {
         let as_of = self.marks.now();
         let shard = self.shard(key)?;
         let found = shard.get(&key)?;
-        if found.ends_at.is_some_and(|at| at <= now) || !self.marks.hold(&found.marks, found.as_of) {
+        if found.ends_at.is_some_and(|at| at <= now) || !self.marks.hold(&found.own, found.as_of) {
             return None;
         }
         Some(Poller {
@@ -146,7 +149,7 @@ impl Memory {
             missed: found.missed,
             seen_at: found.seen_at,
             settings: Arc::clone(&found.settings),
-            known: Some(found.known),
+            known: self.marks.hold(&found.feeds, found.as_of).then_some(found.known),
             token: Some(Token { key, ends_at: found.ends_at, as_of }),
         })
     }
@@ -200,7 +203,7 @@ impl Store {
         }
         let (app, device) = (poller.app.to_string(), poller.device.to_string());
         let own = [Mark::of_app(&app), Mark::of_device(&app, &device)];
-        let marks = own.into_iter().chain(feeds.map(|feed| Mark::of_feed(&app, feed.as_str()))).collect();
+        let feeds = feeds.map(|feed| Mark::of_feed(&app, feed.as_str())).collect();
         let remembered = Remembered {
             app: poller.app,
             device: poller.device,
@@ -212,7 +215,8 @@ impl Store {
             known,
             ends_at: token.ends_at,
             as_of: token.as_of,
-            marks,
+            own,
+            feeds,
         };
         if let Some(mut shard) = memory.shard(token.key) {
             if shard.len() >= SHARD {

@@ -123,6 +123,9 @@ impl Server {
             ("statement_timeout", STATEMENT_TIMEOUT),
             ("lock_timeout", LOCK_TIMEOUT),
             ("idle_in_transaction_session_timeout", IDLE_TIMEOUT),
+            // To a planner that knows of few due, reading all of them and sorting looks cheaper than the index, which has them in order.
+            ("enable_bitmapscan", "off"),
+            ("jit", "off"),
         ]);
         let pool = PgPoolOptions::new().max_connections(CONNECTIONS).acquire_timeout(ACQUIRE_TIMEOUT);
         let pool = pool.connect_lazy_with(options.clone());
