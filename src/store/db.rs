@@ -337,9 +337,7 @@ impl Tx {
     ) -> Result<Vec<T>> {
         match self.connection()? {
             Connection::Sqlite(connection) => sqlite::fetch_while(connection, sql, values, more),
-            Connection::Postgres(connection) => {
-                postgres::fetch_while(connection, sql, values.postgres()?, more).await
-            }
+            Connection::Postgres(connection) => postgres::fetch_while(connection, sql, values.postgres()?, more).await,
         }
     }
 

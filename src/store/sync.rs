@@ -235,9 +235,8 @@ async fn followed(tx: &mut Tx, app: AppId, device: DeviceId) -> Result<Option<(P
         return Ok(None);
     };
     let counter = Position(*counter);
-    let followed = |(_, feed, since, newest, dropped): Row| {
-        Some(Followed { feed: feed?.0, since: since?, newest, dropped })
-    };
+    let followed =
+        |(_, feed, since, newest, dropped): Row| Some(Followed { feed: feed?.0, since: since?, newest, dropped });
     Ok(Some((counter, rows.into_iter().filter_map(followed).collect())))
 }
 

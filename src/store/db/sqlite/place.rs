@@ -20,7 +20,7 @@ const STATEMENTS: usize = 500;
 /// The WAL is written back aside; should that fail, the writer does it itself at this many pages (256 MiB).
 const WAL_PAGES: i64 = 65_536;
 /// Pages that a writer keeps.
-const CACHE_KIB: i64 = 32 * 1024;
+const CACHE_KIB: i64 = 16 * 1024;
 
 /// A database file.
 #[derive(Debug, Clone)]
