@@ -88,9 +88,8 @@ async fn bench() {
         })
         .await
     };
-    let bare_304 = bare(StatusCode::NOT_MODIFIED, "").await;
-    let bare_page = bare(StatusCode::OK, ONE_EVENT).await;
-
+    // The machine may have other work beside this: each ceiling is taken before and after what it is compared with.
+    let before = bare(StatusCode::NOT_MODIFIED, "").await;
     let of = Arc::clone(&phones);
     let nothing = load::run(served.port, CLIENTS, TIME, StatusCode::NOT_MODIFIED, move |client, number| {
         let phone = &of[phone(&of, client, number)];
@@ -99,16 +98,18 @@ async fn bench() {
         request
     })
     .await;
+    let bare_304 = before.and(bare(StatusCode::NOT_MODIFIED, "").await);
     app.post_to((0..DEVICES).map(|number| format!("own:{number}"))).await;
+    let before = bare(StatusCode::OK, ONE_EVENT).await;
     let of = Arc::clone(&phones);
     let one = load::run(served.port, CLIENTS, TIME, StatusCode::OK, move |client, number| {
         let phone = &of[phone(&of, client, number)];
         load::request("GET", &format!("{}&peek=true", phone.path), &phone.token, "")
     })
     .await;
-    let (of, key) = (Arc::clone(&phones), app.key.clone());
+    let bare_page = before.and(bare(StatusCode::OK, ONE_EVENT).await);
+    let key = app.key.clone();
     let page = load::run(served.port, CLIENTS, TIME, StatusCode::OK, move |_, _| {
-        let _ = &of;
         load::request("GET", "/v1/feeds/news/events?limit=100", &key, "")
     })
     .await;

@@ -50,6 +50,14 @@ pub struct Measured {
     pub times: Times,
 }
 
+impl Measured {
+    /// Two runs of the same length as one.
+    pub fn and(self, other: Self) -> Self {
+        let times = Times::of([self.times.0, other.times.0].concat());
+        Self { per_s: f64::midpoint(self.per_s, other.per_s), times }
+    }
+}
+
 /// Sends requests for some time on so many connections; `make` gets the number of the connection and of the request on it.
 pub async fn run(
     port: u16,

@@ -328,16 +328,17 @@ impl Tx {
         }
     }
 
-    /// Rows of a statement as long as more are wanted: up to the first of which `more` says no, that one included.
+    /// Rows of a statement as long as more are wanted: up to the first of which `more` says no, that one included. PostgreSQL sends all of
+    /// them in any case, so its text has to say where to end.
     pub async fn fetch_while<T: Row>(
         &mut self,
-        sql: &'static str,
+        sql: Sql,
         values: impl Values,
         more: impl FnMut(&T) -> bool,
     ) -> Result<Vec<T>> {
         match self.connection()? {
-            Connection::Sqlite(connection) => sqlite::fetch_while(connection, sql, values, more),
-            Connection::Postgres(connection) => postgres::fetch_while(connection, sql, values.postgres()?, more).await,
+            Connection::Sqlite(connection) => sqlite::fetch_while(connection, sql.sqlite, values, more),
+            Connection::Postgres(connection) => postgres::fetch_all(connection, sql.postgres, values.postgres()?).await,
         }
     }
 

@@ -198,9 +198,8 @@ pub(super) async fn append(tx: &mut Tx, now: Timestamp, chunk: u32, batch: &[Acc
             fresh_records.push(RecordValues::new(request.app, &key, &record));
             records.insert((request.app, key), record);
         }
-        for event in &events {
-            tx.touch(Mark::of_feed(&request.app.to_string(), event.content.feed.as_str()))?;
-        }
+        let app = request.app.to_string();
+        events.iter().try_for_each(|event| tx.touch(Mark::of_feed(&app, event.content.feed.as_str())))?;
         raises.extend(events.iter().filter_map(|event| Raise::of(request.app, event)));
         let values = |event| EventValues::new(request.app, event, request.traceparent.as_deref());
         event_rows.extend(events.iter().map(values));
@@ -333,6 +332,7 @@ fields! {
     }
 }
 
+// The one statement that writes events; whoever uses it tells of their feeds by [`Tx::touch`].
 static INSERT: LazyLock<Each> = LazyLock::new(|| {
     Each::of(
         "insert into events (app_id, position, id, feed, kind, key, op, href, data, occurred_at, accepted_at, expires_at, wake,

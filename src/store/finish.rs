@@ -196,8 +196,9 @@ async fn present<'a>(
     }
     let keys: Vec<Key> = calls.map(|call| Key { app: call.app, device: call.device, class: call.class }).collect();
     let devices: Vec<_> = keys.iter().map(|key| (key.app, key.device)).collect();
+    // Of a device's other level fan-out alone can write while the device is held, and nothing that is read here.
     if keys.iter().any(|key| key.class == Class::Alert) {
-        // What they tell concerns the other level as well.
+        // What an alert tells is written to the other level as well.
         levels::hold(tx, devices).await?;
     } else {
         levels::hold_devices(tx, &devices).await?;

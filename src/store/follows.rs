@@ -222,8 +222,8 @@ pub(super) async fn raise_for_follow(
         reached!("levels"),
         " and levels.expires_at > excluded.expires_at
                    then levels.expires_at else excluded.expires_at end,
-            due_at = case when levels.wake_id is not null or levels.waits_for <> 'rewake' then levels.due_at
-                          else excluded.due_at end
+            due_at = case when levels.wake_id is not null or levels.waits_for <> 'rewake' or levels.due_at < excluded.due_at
+                          then levels.due_at else excluded.due_at end
          where excluded.head > levels.head"
     );
     let feed = feed.map(|feed| Word(feed.clone()));

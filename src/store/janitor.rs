@@ -104,17 +104,14 @@ impl Store {
 
     /// Drops events past retention, but not the newest of a key, nor a delete before its time, nor one that may still wake.
     async fn drop_events(&self, app: AppId, now: Timestamp, kept: Duration) -> Result<u64> {
-        // Positions are in the order of acceptance: all that is old lies before the first that is not.
         let sql = "select e.position, e.feed from events e
                    where e.app_id = $1 and e.accepted_at < $2 and e.expires_at < $3
-                     and e.position < coalesce((select y.position from events y where y.app_id = $1 and y.accepted_at >= $2
-                                                order by y.position limit 1), 9223372036854775807)
                      and not exists (select 1 from fanouts o where o.app_id = e.app_id and o.position = e.position)
                      and (e.key is null
                           or (e.op = 'delete' and e.accepted_at < $4)
                           or exists (select 1 from events n where n.app_id = e.app_id and n.feed = e.feed and n.key = e.key
                                      and n.position > e.position))
-                   order by e.position limit $5";
+                   order by e.accepted_at limit $5";
         let (before, deletes_before) = ((now - kept).as_ms(), (now - DELETES_KEPT.max(kept)).as_ms());
         let values = (Word(app), before, now.as_ms(), deletes_before, CHUNK);
         // What is doomed stays so: the search need not hold up the writer.

@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use super::{
     Error, Result, Store,
-    db::{Tx, Values, Word},
+    db::{Sql, Tx, Values, Word},
     events::{EventRow, StoredEvent, select_events},
     pollers::{Known, Poller},
 };
@@ -93,23 +93,57 @@ pub enum Feed {
     ByDevice(DeviceId, Position),
 }
 
+/// As many events as fit on a page, and one more, of the positions and sizes that a query has found. PostgreSQL has to be told: it sends all
+/// that a statement finds, and SQLite only what it is asked for.
+macro_rules! a_page_of {
+    ($positions:literal) => {
+        select_events!(
+            "(select position, sum(bytes) over (order by position) - bytes as before from ("
+            $positions
+            ") as next) as n join events e on e.app_id = $1 and e.position = n.position where n.before <= $5 order by n.position"
+        )
+    };
+}
+
 /// The next events of one feed.
-const NEXT_OF_ONE: &str =
-    select_events!("events e where e.app_id = $1 and e.feed = $2 and e.position > $3 order by e.position limit $4");
+const NEXT_OF_ONE: Sql = Sql {
+    sqlite: select_events!(
+        "events e where e.app_id = $1 and e.feed = $2 and e.position > $3 order by e.position limit $4"
+    ),
+    postgres: a_page_of!(
+        "select position, bytes from events where app_id = $1 and feed = $2 and position > $3 order by position limit $4"
+    ),
+};
 
 /// The next of all feeds that a device follows: the first few of each, merged.
-const NEXT_OF_ALL: &str = select_events!(
-    "(select x.position
-      from follows f
-      cross join events x
-      where f.app_id = $1 and f.device_id = $2 and x.app_id = f.app_id and x.position in (
-          select y.position from events y
-          where y.app_id = f.app_id and y.feed = f.feed and y.position > f.since and y.position > $3
-          order by y.position limit $4)
-      order by x.position limit $4) n
-     cross join events e
-     where e.app_id = $1 and e.position = n.position order by e.position"
-);
+const NEXT_OF_ALL: Sql = Sql {
+    sqlite: select_events!(
+        "(select x.position
+          from follows f
+          cross join events x
+          where f.app_id = $1 and f.device_id = $2 and x.app_id = f.app_id and x.position in (
+              select y.position from events y
+              where y.app_id = f.app_id and y.feed = f.feed and y.position > f.since and y.position > $3
+              order by y.position limit $4)
+          order by x.position limit $4) n
+         cross join events e
+         where e.app_id = $1 and e.position = n.position order by n.position"
+    ),
+    postgres: a_page_of!(
+        "select x.position, x.bytes
+         from follows f
+         cross join lateral (
+             select y.position, y.bytes from events y
+             where y.app_id = f.app_id and y.feed = f.feed and y.position > f.since and y.position > $3
+             order by y.position limit $4) x
+         where f.app_id = $1 and f.device_id = $2
+         order by x.position limit $4"
+    ),
+};
+
+/// What a page says of a feed takes so much of it, about.
+const FOLLOWED_BYTES: i64 = 200;
+const PAGE_BYTES: i64 = limits::PAGE_BYTES as i64;
 
 impl Store {
     /// The next page of everything a device follows.
@@ -132,10 +166,10 @@ impl Store {
         let mut entries = match (with_news.next(), with_news.next()) {
             (None, _) => Vec::new(),
             (Some(Followed { feed, since, .. }), None) => {
-                let values = (Word(app), feed.as_str().to_owned(), after.0.max(*since), limit);
+                let values = (Word(app), feed.as_str().to_owned(), after.0.max(*since), limit, PAGE_BYTES);
                 next(&mut tx, NEXT_OF_ONE, values).await?
             }
-            _ => next(&mut tx, NEXT_OF_ALL, (Word(app), Word(device), after.0, limit)).await?,
+            _ => next(&mut tx, NEXT_OF_ALL, (Word(app), Word(device), after.0, limit, PAGE_BYTES)).await?,
         };
         let begun = follows.iter().filter(|followed| followed.since > after.0).map(Followed::entry);
         entries.extend(begun);
@@ -175,7 +209,8 @@ impl Store {
         if request.after.is_some() && dropped.is_some_and(|(through,)| through > after.0) {
             return refused(Paged::Expired);
         }
-        let entries = next(&mut tx, NEXT_OF_ONE, (Word(app), name, after.0, request.limit as i64 + 1)).await?;
+        let entries =
+            next(&mut tx, NEXT_OF_ONE, (Word(app), name, after.0, request.limit as i64 + 1, PAGE_BYTES)).await?;
         let last = entries.last().map_or(after, |(entry, _)| entry.position());
         let state = secret::short_hash(&format!("{feed} {}", last.0));
         let page = Page::of(entries, request.limit, counter, state);
@@ -218,7 +253,7 @@ impl Followed {
 
     /// What a page says of it, and how many bytes that takes, about.
     fn entry(&self) -> (PageEntry, i64) {
-        (PageEntry::Followed { feed: self.feed.clone(), position: Position(self.since) }, 200)
+        (PageEntry::Followed { feed: self.feed.clone(), position: Position(self.since) }, FOLLOWED_BYTES)
     }
 }
 
@@ -251,11 +286,12 @@ fn known(follows: &[Followed]) -> Known {
 }
 
 /// The next events with their sizes, up to the first that is not on the page any more.
-async fn next(tx: &mut Tx, sql: &'static str, values: impl Values) -> Result<Vec<(PageEntry, i64)>> {
+async fn next(tx: &mut Tx, sql: Sql, values: impl Values) -> Result<Vec<(PageEntry, i64)>> {
     let mut bytes = 0;
     let fits = |row: &EventRow| {
+        let before = bytes;
         bytes += row.bytes;
-        bytes <= limits::PAGE_BYTES as i64
+        before <= PAGE_BYTES
     };
     let entry = |row: EventRow| {
         let bytes = row.bytes;
@@ -270,7 +306,7 @@ impl Page {
         let (all, mut bytes) = (next.len(), 0);
         let fits = next.into_iter().enumerate().take_while(|(index, (_, size))| {
             bytes += size;
-            *index == 0 || (*index < limit && bytes <= limits::PAGE_BYTES as i64)
+            *index == 0 || (*index < limit && bytes <= PAGE_BYTES)
         });
         let entries: Vec<PageEntry> = fits.map(|(_, (entry, _))| entry).collect();
         let has_more = entries.len() < all;

@@ -1,7 +1,7 @@
 //! What has been written of late, as far as it concerns polls: who remembers what it has read asks whether that still holds.
 //!
-//! SQLite tells of every row itself, by triggers that only the writer's connection has, so no statement can be forgotten. At PostgreSQL
-//! others write as well, and nothing is remembered.
+//! SQLite tells of every row itself, by triggers that only the writer's connection has, so no statement can be forgotten; but new events
+//! are told of by the one statement that writes them. At PostgreSQL others write as well, and nothing is remembered.
 
 use std::{
     hash::{DefaultHasher, Hash, Hasher},
@@ -112,12 +112,14 @@ impl Marks {
         if pending.is_empty() {
             return;
         }
-        let number = self.0.commits.fetch_add(1, Ordering::AcqRel) + 1;
+        let number = self.now() + 1;
         for mark in pending.drain(..) {
             if let Some(touched_by) = self.0.touched_by.get(usize::from(mark.0)) {
                 touched_by.store(number, Ordering::Release);
             }
         }
+        // Last: whoever knows this number finds all the marks of its commit.
+        self.0.commits.store(number, Ordering::Release);
     }
 
     /// The last commit; what is read after this is not older.

@@ -11,7 +11,6 @@ use std::{
 };
 
 use anyhow::Context;
-use futures_util::TryStreamExt;
 use rand::RngExt;
 use sqlx::{
     Connection, PgConnection, PgExecutor, PgPool, Postgres, Transaction,
@@ -58,26 +57,6 @@ pub struct Server {
 pub async fn fetch_all<T: Row>(to: impl PgExecutor<'_>, sql: &'static str, values: PgArguments) -> Result<Vec<T>> {
     let rows = sqlx::query_with(sql, values).fetch_all(to).await?;
     rows.iter().map(|row| T::read(&mut Columns::Postgres(row, 0))).collect()
-}
-
-/// Rows of a statement, up to the first of which `more` says no.
-#[expect(clippy::disallowed_methods, reason = "the one door")]
-pub async fn fetch_while<T: Row>(
-    to: impl PgExecutor<'_>,
-    sql: &'static str,
-    values: PgArguments,
-    mut more: impl FnMut(&T) -> bool,
-) -> Result<Vec<T>> {
-    let (mut rows, mut found) = (sqlx::query_with(sql, values).fetch(to), Vec::new());
-    while let Some(row) = rows.try_next().await? {
-        let row = T::read(&mut Columns::Postgres(&row, 0))?;
-        let goes_on = more(&row);
-        found.push(row);
-        if !goes_on {
-            break;
-        }
-    }
-    Ok(found)
 }
 
 /// The row of a statement, if there is one.

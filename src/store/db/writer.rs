@@ -1,11 +1,14 @@
 //! SQLite's one writer: transactions that come one after the other share one COMMIT, and with it one wait for the disk.
 //!
-//! Each but the first is a savepoint in a transaction of the file. It is answered when that has been committed; until then nobody but its followers in
-//! line has seen it, and they are committed with it or not at all.
+//! Each but the first is a savepoint in a transaction of the file. It is answered when that has been committed; until then nobody but its
+//! followers in line has seen it, and they are committed with it or not at all.
 
 mod line;
 
-use std::sync::{Arc, Weak};
+use std::{
+    fmt::Display,
+    sync::{Arc, Weak},
+};
 
 use rusqlite::Connection;
 use tokio::sync::{oneshot, watch};
@@ -53,7 +56,7 @@ enum State {
 /// A part of the file's transaction that can be taken back alone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Part {
-    /// Up to here it is all of it. For a savepoint SQLite copies each page that is written to.
+    /// Nothing is kept before it, so ROLLBACK takes it back; a savepoint would have SQLite copy each page that is written to.
     First,
     /// A savepoint. Two names in turn: should one not have come about, nobody goes back to the one before it.
     A,
@@ -150,7 +153,7 @@ impl Commits {
 impl Head {
     fn begin(&mut self) -> Result<()> {
         if let State::Begun(part) = self.state {
-            // What one that gave up has left behind is undone; its savepoint serves again.
+            // What one that gave up has left behind is undone, and its part begins anew.
             let sql: &[&str] = match part {
                 Part::First => &["rollback", "begin immediate"],
                 Part::A => &["rollback to a"],
@@ -185,6 +188,10 @@ impl Head {
         self.hurried |= hurry == Hurry::Yes;
         let (waits, committed) = oneshot::channel();
         self.waiting.push(waits);
+        if self.connection.as_ref().is_none_or(Connection::is_autocommit) {
+            // As it does when the disk is full.
+            self.fail(&"SQLite has rolled it back");
+        }
         committed
     }
 
@@ -208,7 +215,7 @@ impl Head {
     }
 
     /// Rolls everything back that is not committed, and says so to those who wait for it.
-    fn fail(&mut self, error: &Error) {
+    fn fail(&mut self, error: &dyn Display) {
         self.connection = None;
         // A COMMIT that fails may have come about.
         self.marks.committed();
@@ -408,6 +415,33 @@ mod tests {
         }
         drop(scratch.writer.quiet().await.unwrap());
         assert_eq!(scratch.parents(), [1]);
+    }
+
+    #[tokio::test]
+    async fn what_sqlite_has_rolled_back_by_itself_is_not_committed() {
+        let scratch = Scratch::new().await;
+        let mut first = scratch.writer.begin().await.unwrap();
+        run(&mut first, "insert into parent values (1); rollback");
+        assert!(first.commit().await.is_err());
+        let mut next = scratch.writer.begin().await.unwrap();
+        run(&mut next, "insert into parent values (2)");
+        next.commit().await.unwrap();
+        assert_eq!(scratch.parents(), [2]);
+    }
+
+    #[tokio::test]
+    async fn the_first_that_gives_up_takes_nothing_with_it() {
+        let scratch = Scratch::new().await;
+        let mut first = scratch.writer.begin().await.unwrap();
+        run(&mut first, "insert into parent values (1)");
+        let writer = scratch.writer.clone();
+        let mut next = pin!(writer.begin());
+        assert!(poll!(next.as_mut()).is_pending());
+        drop(first);
+        let mut next = next.await.unwrap();
+        run(&mut next, "insert into parent values (2)");
+        next.commit().await.unwrap();
+        assert_eq!(scratch.parents(), [2]);
     }
 
     #[tokio::test]
