@@ -92,7 +92,7 @@ impl Store {
                        select a.id, (select l.due_at from levels l where l.app_id = a.id and l.due_at is not null
                                      order by l.due_at limit 1) as due_at
                        from apps a) as apps where due_at is not null";
-        let due: Vec<(Word<AppId>, i64)> = self.db().fetch_all(sql, ()).await?;
+        let due: Vec<(Word<AppId>, i64)> = self.db().peek_all(sql, ()).await?;
         Ok(due.into_iter().map(|(app, at)| (app.0, Timestamp::from_ms(at))).collect())
     }
 

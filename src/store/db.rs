@@ -1,6 +1,6 @@
 //! The one door to the database: statements written once, in the SQL that SQLite and PostgreSQL share (decision 3).
 //!
-//! Reads go through [`Db`] or a [`Tx`] that is a snapshot, writes through a [`Tx`]. In SQLite a writing transaction is the only one, and
+//! Reads go through [`Db`], writes through a [`Tx`]. In SQLite a writing transaction is the only one, and
 //! statements run on the thread that asks for them (decision 10); in PostgreSQL a transaction holds what it has locked, in the order of
 //! decision 8.
 
@@ -19,6 +19,7 @@ mod writer;
 
 use rusqlite::Connection as SqliteConnection;
 use sqlx::{PgConnection, Transaction};
+use tokio::sync::oneshot;
 use tokio_util::task::TaskTracker;
 
 use crate::domain::time::Timestamp;
@@ -71,6 +72,27 @@ pub enum Task {
 
 /// A process' turn at a [`Task`]. One that is broken off ends when its connection is found to be idle.
 pub struct Turn(Option<Transaction<'static, sqlx::Postgres>>);
+
+/// What has been handed over to be committed.
+#[derive(Debug, Default)]
+#[must_use]
+pub struct Submitted(Vec<oneshot::Receiver<Result<()>>>);
+
+impl Submitted {
+    /// Waits until all of it is on the disk.
+    pub async fn is_done(self) -> Result<()> {
+        for committed in self.0 {
+            committed.await.map_err(|_| Error::Closed)??;
+        }
+        Ok(())
+    }
+
+    /// What was handed over before belongs to it as well.
+    pub fn and(mut self, before: Self) -> Self {
+        self.0.extend(before.0);
+        self
+    }
+}
 
 impl Turn {
     /// The next may have its turn, be it this process again.
@@ -161,12 +183,31 @@ impl Db {
         }
     }
 
-    /// Begins to read: all statements see the same state.
-    pub async fn snapshot(&self) -> Result<Tx> {
+    /// Reads with statements that all see the same state. What comes of it is on the disk.
+    pub async fn read<T, E: From<Error>>(
+        &self,
+        work: impl AsyncFnOnce(&mut Tx) -> std::result::Result<T, E>,
+    ) -> std::result::Result<T, E> {
+        let mut tx = self.snapshot().await?;
+        let found = work(&mut tx).await?;
+        drop(tx);
+        self.holds_what_is_seen().await?;
+        Ok(found)
+    }
+
+    async fn snapshot(&self) -> Result<Tx> {
         Ok(match self {
             Self::Sqlite(file) => Tx::SqliteSnapshot(file.snapshot().await?),
             Self::Postgres(server) => Tx::Postgres(server.snapshot().await?),
         })
+    }
+
+    /// Waits until what has been read is on the disk. In PostgreSQL nobody sees it before.
+    async fn holds_what_is_seen(&self) -> Result<()> {
+        match self {
+            Self::Sqlite(file) => file.holds_what_is_seen().await,
+            Self::Postgres(_) => Ok(()),
+        }
     }
 
     /// What watches the server and the other processes at it; `None` if there are none.
@@ -197,22 +238,37 @@ impl Db {
 
     /// Rows of one statement, read.
     pub async fn fetch_all<T: Row>(&self, sql: &'static str, values: impl Values) -> Result<Vec<T>> {
+        let found = self.peek_all(sql, values).await?;
+        self.holds_what_is_seen().await?;
+        Ok(found)
+    }
+
+    /// The same for a statement that may look at many rows: no request waits for a thread that is at it.
+    pub async fn survey<T: Row + 'static>(&self, sql: &'static str, values: impl Values + 'static) -> Result<Vec<T>> {
+        let Self::Sqlite(file) = self else { return self.fetch_all(sql, values).await };
+        let found = file.survey(sql, values).await?;
+        self.holds_what_is_seen().await?;
+        Ok(found)
+    }
+
+    /// The row of one statement, read, if there is one.
+    pub async fn fetch_optional<T: Row>(&self, sql: &'static str, values: impl Values) -> Result<Option<T>> {
+        let found = self.peek_optional(sql, values).await?;
+        self.holds_what_is_seen().await?;
+        Ok(found)
+    }
+
+    /// Rows of one statement, read. They may not be on the disk yet: whoever has them says nothing of them before it has read or written
+    /// something else as well.
+    pub async fn peek_all<T: Row>(&self, sql: &'static str, values: impl Values) -> Result<Vec<T>> {
         match self {
             Self::Sqlite(file) => sqlite::fetch_all(file.reader().await?.connection()?, sql, values),
             Self::Postgres(server) => postgres::fetch_all(server.pool()?, sql, values.postgres()?).await,
         }
     }
 
-    /// The same for a statement that may look at many rows: no request waits for a thread that is at it.
-    pub async fn survey<T: Row + 'static>(&self, sql: &'static str, values: impl Values + 'static) -> Result<Vec<T>> {
-        match self {
-            Self::Sqlite(file) => file.survey(sql, values).await,
-            Self::Postgres(_) => self.fetch_all(sql, values).await,
-        }
-    }
-
-    /// The row of one statement, read, if there is one.
-    pub async fn fetch_optional<T: Row>(&self, sql: &'static str, values: impl Values) -> Result<Option<T>> {
+    /// The same for the row of a statement, if there is one.
+    pub async fn peek_optional<T: Row>(&self, sql: &'static str, values: impl Values) -> Result<Option<T>> {
         match self {
             Self::Sqlite(file) => sqlite::fetch_optional(file.reader().await?.connection()?, sql, values),
             Self::Postgres(server) => postgres::fetch_optional(server.pool()?, sql, values.postgres()?).await,
@@ -364,12 +420,20 @@ impl Tx {
         matches!(self, Self::Sqlite(tx) if tx.is_wanted())
     }
 
-    /// Makes it so.
+    /// Makes it so: when this returns, it is on the disk.
     pub async fn commit(self) -> Result<()> {
+        self.submit().await?.is_done().await
+    }
+
+    /// Hands it over to be committed. Whoever writes next goes on from there, and is committed with it or after it.
+    pub async fn submit(self) -> Result<Submitted> {
         match self {
-            Self::Sqlite(tx) => tx.commit().await,
-            Self::SqliteSnapshot(_) => Ok(()),
-            Self::Postgres(tx) => Ok(tx.commit().await?),
+            Self::Sqlite(tx) => Ok(Submitted(vec![tx.submit()?])),
+            Self::SqliteSnapshot(_) => Ok(Submitted::default()),
+            Self::Postgres(tx) => {
+                tx.commit().await?;
+                Ok(Submitted::default())
+            }
         }
     }
 

@@ -7,7 +7,7 @@ use serde_json::value::RawValue;
 
 use super::{
     Error, Result, Store,
-    db::{Db, Each, Json, Mark, Tx, Word, fields, locking, row, rows},
+    db::{Db, Each, Json, Mark, Submitted, Tx, Word, fields, locking, row, rows},
     fanout::{self, Raise},
     group::Request,
 };
@@ -153,13 +153,18 @@ struct Record {
 }
 
 /// Accepts a batch of requests in one transaction.
-pub(super) async fn accept(db: &Db, now: Timestamp, chunk: u32, batch: &[Accept]) -> Result<Vec<Accepted>> {
+pub(super) async fn accept(
+    db: &Db,
+    now: Timestamp,
+    chunk: u32,
+    batch: &[Accept],
+) -> Result<(Vec<Accepted>, Submitted)> {
     let mut tx = db.begin().await?;
     let answers = append(&mut tx, now, chunk, batch).await?;
     fault::point("accept: before the commit");
-    tx.commit().await?;
+    let submitted = tx.submit().await?;
     fault::point("accept: after the commit");
-    Ok(answers)
+    Ok((answers, submitted))
 }
 
 /// Appends the events of a batch of requests in a few statements, however many there are.

@@ -202,7 +202,7 @@ impl Store {
         let last = last.map(|app| app.to_string()).unwrap_or_default();
         let sql = "select app_id from fanouts group by app_id
                    order by case when app_id > $1 then 0 else 1 end, app_id limit $2";
-        let waiting: Vec<(Word<AppId>,)> = self.db().fetch_all(sql, (last, APPS_TRIED)).await?;
+        let waiting: Vec<(Word<AppId>,)> = self.db().peek_all(sql, (last, APPS_TRIED)).await?;
         for (app,) in waiting {
             if self.fan_out_of(app, chunk).await? {
                 self.ring();

@@ -9,7 +9,7 @@ use super::{
     Result, Store,
     brake::{self, Weighed},
     call::{Call, Finished},
-    db::{Db, Tx, Word, locking, rows},
+    db::{Db, Submitted, Tx, Word, locking, rows},
     history::{self, Answer},
     levels::{self, Level, reached},
     settings::SettingsCache,
@@ -122,9 +122,9 @@ pub(super) async fn write(
     now: Timestamp,
     batch: &[Finished],
     bulk: usize,
-) -> Result<Vec<Due>> {
+) -> Result<(Vec<Due>, Submitted)> {
     let portion = db.portion(bulk);
-    let (mut due, mut rest) = (Vec::with_capacity(batch.len()), batch);
+    let (mut due, mut rest, mut submitted) = (Vec::with_capacity(batch.len()), batch, Submitted::default());
     while !rest.is_empty() {
         let mut tx = db.begin_unhurried().await?;
         loop {
@@ -136,10 +136,10 @@ pub(super) async fn write(
             }
         }
         fault::point("finish: before the commit");
-        tx.commit().await?;
+        submitted = tx.submit().await?.and(submitted);
         fault::point("finish: after the commit");
     }
-    Ok(due)
+    Ok((due, submitted))
 }
 
 async fn write_portion(tx: &mut Tx, settings: &SettingsCache, now: Timestamp, batch: &[Finished]) -> Result<Vec<Due>> {

@@ -78,7 +78,7 @@ impl Store {
 
     /// The feeds a device follows.
     pub async fn feeds_of(&self, app: AppId, device: DeviceId) -> Result<Vec<FeedName>> {
-        feeds_of(&mut self.db().snapshot().await?, app, device).await
+        self.db().read(async |tx| feeds_of(tx, app, device).await).await
     }
 }
 

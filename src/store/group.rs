@@ -8,7 +8,7 @@ use tokio_util::task::TaskTracker;
 
 use super::{
     Error, Result,
-    db::{Db, retry},
+    db::{Db, Submitted, retry},
 };
 
 /// At most so many requests share a transaction, …
@@ -18,7 +18,11 @@ const WORK: usize = 500;
 /// … and so many wait for one; more are told that the store is busy.
 const WAITING: usize = 4096;
 
-/// A queue of requests that are written together. While one transaction commits, the next one gathers, so nobody waits for company.
+/// While so many transactions are on their way to the disk, the next one gathers.
+const AHEAD: usize = 1;
+
+/// A queue of requests that are written together. While one transaction is on its way to the disk, the next one is written and those behind
+/// it gather, so nobody waits for company.
 pub struct Group<Q, A> {
     queue: mpsc::Sender<Asked<Q, A>>,
 }
@@ -34,32 +38,30 @@ pub trait Request {
 /// Who has asked, and where the answer goes.
 type Asked<Q, A> = (Q, oneshot::Sender<Result<A>>);
 
+/// What has been written, and who is answered when it is on the disk.
+type Written<A> = (Vec<oneshot::Sender<Result<A>>>, Result<(Vec<A>, Submitted)>);
+
 impl<Q: Request + Send + Sync + 'static, A: Send + 'static> Group<Q, A> {
     /// Starts the queue; `write` puts a whole batch into one transaction and answers each request in its place.
     pub fn start<F, Fut>(name: &'static str, db: &Db, tasks: &TaskTracker, write: F) -> Self
     where
         F: Fn(Db, Arc<Vec<Q>>) -> Fut + Send + Sync + 'static,
-        Fut: Future<Output = Result<Vec<A>>> + Send,
+        Fut: Future<Output = Result<(Vec<A>, Submitted)>> + Send,
     {
         let (queue, mut waiting) = mpsc::channel::<Asked<Q, A>>(WAITING);
+        let (written, on_their_way) = mpsc::channel(AHEAD);
+        tasks.spawn(answer(on_their_way));
         let to = db.clone();
         db.start(name, tasks, async move {
             let mut batch = Vec::with_capacity(BATCH);
-            while !batch.is_empty() || waiting.recv_many(&mut batch, BATCH).await > 0 {
+            // Its place is taken first: while there is none, more requests gather.
+            while let Ok(place) = written.reserve().await {
+                if batch.is_empty() && waiting.recv_many(&mut batch, BATCH).await == 0 {
+                    return;
+                }
                 let (requests, callers): (Vec<_>, Vec<_>) = batch.drain(..share(&batch)).unzip();
                 let requests = Arc::new(requests);
-                match retry(|| write(to.clone(), Arc::clone(&requests))).await {
-                    // A caller that has gone away does not mind.
-                    Ok(answers) => {
-                        callers.into_iter().zip(answers).for_each(|(caller, answer)| drop(caller.send(Ok(answer))))
-                    }
-                    Err(error) => {
-                        let error = Arc::new(error);
-                        callers
-                            .into_iter()
-                            .for_each(|caller| drop(caller.send(Err(Error::Shared(Arc::clone(&error))))));
-                    }
-                }
+                place.send((callers, retry(|| write(to.clone(), Arc::clone(&requests))).await));
             }
         });
         Self { queue }
@@ -75,6 +77,24 @@ impl<Q: Request + Send + Sync + 'static, A: Send + 'static> Group<Q, A> {
         let (caller, answer) = oneshot::channel();
         self.queue.try_send((request, caller)).map_err(|_| Error::Busy)?;
         answer.await.map_err(|_| Error::Busy)?
+    }
+}
+
+/// Answers in the order in which it has been written.
+async fn answer<A>(mut on_their_way: mpsc::Receiver<Written<A>>) {
+    while let Some((callers, written)) = on_their_way.recv().await {
+        let written = match written {
+            Ok((answers, submitted)) => submitted.is_done().await.map(|()| answers).map_err(Error::from),
+            Err(error) => Err(error),
+        };
+        // A caller that has gone away does not mind.
+        match written {
+            Ok(answers) => callers.into_iter().zip(answers).for_each(|(caller, answer)| drop(caller.send(Ok(answer)))),
+            Err(error) => {
+                let error = Arc::new(error);
+                callers.into_iter().for_each(|caller| drop(caller.send(Err(Error::Shared(Arc::clone(&error))))));
+            }
+        }
     }
 }
 

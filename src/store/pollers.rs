@@ -171,7 +171,8 @@ impl Store {
                    join devices d on d.app_id = t.app_id and d.id = t.device_id
                    join apps a on a.id = t.app_id
                    where t.secret_hash = $1 and a.deleted_at is null and (t.expires_at is null or t.expires_at > $2)";
-        let found: Option<PollerRow> = self.db().fetch_optional(sql, (hash.clone(), now.as_ms())).await?;
+        // What a poll is answered with is read or written after this.
+        let found: Option<PollerRow> = self.db().peek_optional(sql, (hash.clone(), now.as_ms())).await?;
         let Some(row) = found else {
             return Ok(None);
         };

@@ -148,35 +148,12 @@ const PAGE_BYTES: i64 = limits::PAGE_BYTES as i64;
 impl Store {
     /// The next page of everything a device follows.
     pub async fn page(&self, poller: &Poller, request: PageRequest) -> Result<Paged> {
-        let (app, device) = (poller.app, poller.device);
-        let mut tx = self.db().snapshot().await?;
-        let Some((counter, follows)) = followed(&mut tx, app, device).await? else {
-            return Ok(Paged::Expired);
-        };
-        let after = request.after.unwrap_or_default();
-        if after > counter {
-            return Ok(Paged::Ahead);
+        let read = async |tx: &mut Tx| device_page(tx, poller.app, poller.device, request).await;
+        let (paged, follows) = self.db().read(read).await?;
+        if let Paged::Page(_) = paged {
+            self.remember(poller, known(&follows), follows.into_iter().map(|followed| followed.feed));
         }
-        if request.after.is_some() && follows.iter().any(|followed| followed.has_dropped_above(after)) {
-            return Ok(Paged::Expired);
-        }
-        let known = known(&follows);
-        let limit = request.limit as i64 + 1;
-        let mut with_news = follows.iter().filter(|followed| followed.newest > followed.since.max(after.0));
-        let mut entries = match (with_news.next(), with_news.next()) {
-            (None, _) => Vec::new(),
-            (Some(Followed { feed, since, .. }), None) => {
-                let values = (Word(app), feed.as_str().to_owned(), after.0.max(*since), limit, PAGE_BYTES);
-                next(&mut tx, NEXT_OF_ONE, values).await?
-            }
-            _ => next(&mut tx, NEXT_OF_ALL, (Word(app), Word(device), after.0, limit, PAGE_BYTES)).await?,
-        };
-        let begun = follows.iter().filter(|followed| followed.since > after.0).map(Followed::entry);
-        entries.extend(begun);
-        entries.sort_by_key(|(entry, _)| entry.position());
-        drop(tx);
-        self.remember(poller, known, follows.into_iter().map(|followed| followed.feed));
-        Ok(Paged::Page(Page::of(entries, request.limit, counter, known.state)))
+        Ok(paged)
     }
 
     /// The next page of one feed; `None` if `reader` is a device that does not follow it.
@@ -187,48 +164,91 @@ impl Store {
         reader: Feed,
         request: PageRequest,
     ) -> Result<Option<FeedPage>> {
-        let mut tx = self.db().snapshot().await?;
-        if let Feed::ByDevice(device, _) = reader {
-            let sql = "select since from follows where app_id = $1 and device_id = $2 and feed = $3";
-            let values = (Word(app), Word(device), feed.as_str().to_owned());
-            if tx.fetch_optional::<(i64,)>(sql, values).await?.is_none() {
-                return Ok(None);
-            }
-        }
-        let Some(counter) = counter(&mut tx, app).await? else {
-            return Ok(None);
-        };
-        let after = request.after.unwrap_or_default();
-        let refused = |paged| Ok(Some(FeedPage { paged, fetched: None }));
-        if after > counter {
-            return refused(Paged::Ahead);
-        }
-        let name = feed.as_str().to_owned();
-        let sql = "select dropped_through from feed_drops where app_id = $1 and feed = $2";
-        let dropped: Option<(i64,)> = tx.fetch_optional(sql, (Word(app), name.clone())).await?;
-        if request.after.is_some() && dropped.is_some_and(|(through,)| through > after.0) {
-            return refused(Paged::Expired);
-        }
-        let entries =
-            next(&mut tx, NEXT_OF_ONE, (Word(app), name, after.0, request.limit as i64 + 1, PAGE_BYTES)).await?;
-        let last = entries.last().map_or(after, |(entry, _)| entry.position());
-        let state = secret::short_hash(&format!("{feed} {}", last.0));
-        let page = Page::of(entries, request.limit, counter, state);
-        let through = page.through;
-        let fetched = match reader {
-            Feed::ByDevice(device, fetched) if after <= fetched && fetched < through => {
-                let nothing = nothing_elsewhere(&mut tx, app, device, feed, fetched, through).await?;
-                nothing.then_some(through)
-            }
-            _ => None,
-        };
-        Ok(Some(FeedPage { paged: Paged::Page(page), fetched }))
+        self.db().read(async |tx| feed_page(tx, app, feed, reader, request).await).await
     }
 
     /// The app's counter: nothing is above it.
     pub async fn counter(&self, app: AppId) -> Result<Position> {
-        Ok(counter(&mut self.db().snapshot().await?, app).await?.unwrap_or_default())
+        Ok(self.db().read(async |tx| counter(tx, app).await).await?.unwrap_or_default())
     }
+}
+
+/// The next page of everything a device follows, and what it follows.
+async fn device_page(
+    tx: &mut Tx,
+    app: AppId,
+    device: DeviceId,
+    request: PageRequest,
+) -> Result<(Paged, Vec<Followed>)> {
+    let Some((counter, follows)) = followed(tx, app, device).await? else {
+        return Ok((Paged::Expired, Vec::new()));
+    };
+    let after = request.after.unwrap_or_default();
+    if after > counter {
+        return Ok((Paged::Ahead, follows));
+    }
+    if request.after.is_some() && follows.iter().any(|followed| followed.has_dropped_above(after)) {
+        return Ok((Paged::Expired, follows));
+    }
+    let limit = request.limit as i64 + 1;
+    let mut with_news = follows.iter().filter(|followed| followed.newest > followed.since.max(after.0));
+    let mut entries = match (with_news.next(), with_news.next()) {
+        (None, _) => Vec::new(),
+        (Some(Followed { feed, since, .. }), None) => {
+            let values = (Word(app), feed.as_str().to_owned(), after.0.max(*since), limit, PAGE_BYTES);
+            next(tx, NEXT_OF_ONE, values).await?
+        }
+        _ => next(tx, NEXT_OF_ALL, (Word(app), Word(device), after.0, limit, PAGE_BYTES)).await?,
+    };
+    let begun = follows.iter().filter(|followed| followed.since > after.0).map(Followed::entry);
+    entries.extend(begun);
+    entries.sort_by_key(|(entry, _)| entry.position());
+    let page = Page::of(entries, request.limit, counter, known(&follows).state);
+    Ok((Paged::Page(page), follows))
+}
+
+/// The next page of one feed; `None` if `reader` is a device that does not follow it.
+async fn feed_page(
+    tx: &mut Tx,
+    app: AppId,
+    feed: &FeedName,
+    reader: Feed,
+    request: PageRequest,
+) -> Result<Option<FeedPage>> {
+    if let Feed::ByDevice(device, _) = reader {
+        let sql = "select since from follows where app_id = $1 and device_id = $2 and feed = $3";
+        let values = (Word(app), Word(device), feed.as_str().to_owned());
+        if tx.fetch_optional::<(i64,)>(sql, values).await?.is_none() {
+            return Ok(None);
+        }
+    }
+    let Some(counter) = counter(tx, app).await? else {
+        return Ok(None);
+    };
+    let after = request.after.unwrap_or_default();
+    let refused = |paged| Ok(Some(FeedPage { paged, fetched: None }));
+    if after > counter {
+        return refused(Paged::Ahead);
+    }
+    let name = feed.as_str().to_owned();
+    let sql = "select dropped_through from feed_drops where app_id = $1 and feed = $2";
+    let dropped: Option<(i64,)> = tx.fetch_optional(sql, (Word(app), name.clone())).await?;
+    if request.after.is_some() && dropped.is_some_and(|(through,)| through > after.0) {
+        return refused(Paged::Expired);
+    }
+    let entries = next(tx, NEXT_OF_ONE, (Word(app), name, after.0, request.limit as i64 + 1, PAGE_BYTES)).await?;
+    let last = entries.last().map_or(after, |(entry, _)| entry.position());
+    let state = secret::short_hash(&format!("{feed} {}", last.0));
+    let page = Page::of(entries, request.limit, counter, state);
+    let through = page.through;
+    let fetched = match reader {
+        Feed::ByDevice(device, fetched) if after <= fetched && fetched < through => {
+            let nothing = nothing_elsewhere(tx, app, device, feed, fetched, through).await?;
+            nothing.then_some(through)
+        }
+        _ => None,
+    };
+    Ok(Some(FeedPage { paged: Paged::Page(page), fetched }))
 }
 
 async fn counter(tx: &mut Tx, app: AppId) -> Result<Option<Position>> {

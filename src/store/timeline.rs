@@ -123,39 +123,48 @@ impl Store {
         from: Option<Place>,
         limit: usize,
     ) -> Result<Option<Timeline>> {
-        let mut tx = self.db().snapshot().await?;
-        let Some(device) = devices::find(&mut tx, app, device).await? else {
-            return Ok(None);
-        };
-        let read = limit.max(LEAST_READ);
-        let place = from.unwrap_or_else(Place::newest);
-        let moments = moments(&mut tx, &device, place.moment, read).await?;
-        let attempts = history::of_device(&mut tx, &device, place.attempt, read).await?;
-        let mut events = heard(&mut tx, &device, place.event, read).await?;
-        // A wake comes after what it announces, and may stand on the page before.
-        let mut wakes = match from {
-            Some(place) => history::of_device_from(&mut tx, &device, place.attempt, read).await?,
-            None => Vec::new(),
-        };
-        wakes.extend(attempts.iter().cloned());
-        wakes.sort_by_key(|attempt| attempt.id.uuid());
-        for event in &mut events {
-            event.wake = wakes.iter().find(|wake| event.is_announced_by(wake)).map(|wake| (wake.wake, wake.head));
-        }
-        let lags = match from {
-            Some(_) => Vec::new(),
-            None => lags(&mut tx, &device, &moments, &wakes).await?,
-        };
-        let sources = vec![
-            Source::read(moments, read).map(|(id, at, moment)| Entry::Moment { id, at, moment }),
-            Source::read(attempts, read).map(Entry::Attempt),
-            Source::read(events, read).map(Entry::Event),
-        ];
-        let merged = merge::merge(sources, limit, Entry::age, Entry::shows);
-        let next = (merged.end == End::Open).then(|| merged.rows.iter().fold(place, Entry::behind));
-        let entries = merged.rows.into_iter().filter(Entry::shows).collect();
-        Ok(Some(Timeline { device, lags, entries, next }))
+        self.db().read(async |tx| timeline_within(tx, app, device, from, limit).await).await
     }
+}
+
+async fn timeline_within(
+    tx: &mut Tx,
+    app: AppId,
+    device: DeviceId,
+    from: Option<Place>,
+    limit: usize,
+) -> Result<Option<Timeline>> {
+    let Some(device) = devices::find(tx, app, device).await? else {
+        return Ok(None);
+    };
+    let read = limit.max(LEAST_READ);
+    let place = from.unwrap_or_else(Place::newest);
+    let moments = moments(tx, &device, place.moment, read).await?;
+    let attempts = history::of_device(tx, &device, place.attempt, read).await?;
+    let mut events = heard(tx, &device, place.event, read).await?;
+    // A wake comes after what it announces, and may stand on the page before.
+    let mut wakes = match from {
+        Some(place) => history::of_device_from(tx, &device, place.attempt, read).await?,
+        None => Vec::new(),
+    };
+    wakes.extend(attempts.iter().cloned());
+    wakes.sort_by_key(|attempt| attempt.id.uuid());
+    for event in &mut events {
+        event.wake = wakes.iter().find(|wake| event.is_announced_by(wake)).map(|wake| (wake.wake, wake.head));
+    }
+    let lags = match from {
+        Some(_) => Vec::new(),
+        None => lags(tx, &device, &moments, &wakes).await?,
+    };
+    let sources = vec![
+        Source::read(moments, read).map(|(id, at, moment)| Entry::Moment { id, at, moment }),
+        Source::read(attempts, read).map(Entry::Attempt),
+        Source::read(events, read).map(Entry::Event),
+    ];
+    let merged = merge::merge(sources, limit, Entry::age, Entry::shows);
+    let next = (merged.end == End::Open).then(|| merged.rows.iter().fold(place, Entry::behind));
+    let entries = merged.rows.into_iter().filter(Entry::shows).collect();
+    Ok(Some(Timeline { device, lags, entries, next }))
 }
 
 impl Entry {

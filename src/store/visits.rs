@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::{
     Result, Store,
-    db::{Db, Tx, Word, row, rows},
+    db::{Db, Submitted, Tx, Word, row, rows},
     group::Request,
     levels::{self, Level, level_columns},
     tallies::Tallies,
@@ -102,7 +102,7 @@ impl Store {
 }
 
 /// Writes a batch of visits in one transaction.
-pub(super) async fn write(db: &Db, now: Timestamp, batch: &[Visit]) -> Result<Vec<Visited>> {
+pub(super) async fn write(db: &Db, now: Timestamp, batch: &[Visit]) -> Result<(Vec<Visited>, Submitted)> {
     let callers: Vec<DeviceId> = batch.iter().map(|visit| visit.device).collect();
     let visits = merged(batch);
     let mut tx = db.begin().await?;
@@ -136,10 +136,11 @@ pub(super) async fn write(db: &Db, now: Timestamp, batch: &[Visit]) -> Result<Ve
     timeline::add(&mut tx, &moments).await?;
     tallies.write(&mut tx).await?;
     fault::point("fetch: before the commit");
-    tx.commit().await?;
+    let submitted = tx.submit().await?;
     fault::point("fetch: after the commit");
     let missed: HashMap<DeviceId, u32> = devices.iter().map(|after| (after.device, after.missed)).collect();
-    Ok(callers.iter().map(|device| Visited { missed: missed.get(device).copied().unwrap_or(0) }).collect())
+    let visited = callers.iter().map(|device| Visited { missed: missed.get(device).copied().unwrap_or(0) });
+    Ok((visited.collect(), submitted))
 }
 
 /// Several visits of one device are one: an update takes each row once.

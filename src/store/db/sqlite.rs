@@ -108,7 +108,8 @@ impl File {
         let cleaner = Cleaner(Arc::new(Mutex::new(Some(cleaner))));
         let marks = Marks::default();
         marks.watch(&connection)?;
-        let writer = Writer::new(place.clone(), connection, marks.clone());
+        let wal = place.wal().with_context(cannot)?;
+        let writer = Writer::new(place.clone(), connection, marks.clone(), move || wal.sync_data());
         on_a_thread("checkpoint", checkpoint::run(cleaner.clone(), writer.commits().await?));
         Ok(Self { readers: Readers::new(place), writer, cleaner, marks })
     }
@@ -123,6 +124,10 @@ impl File {
 
     pub async fn begin_unhurried(&self) -> Result<writer::Tx> {
         self.writer.begin_unhurried().await
+    }
+
+    pub async fn holds_what_is_seen(&self) -> Result<()> {
+        self.writer.disk().holds_what_is_seen().await
     }
 
     pub async fn reader(&self) -> Result<Reader> {

@@ -1,20 +1,22 @@
-//! SQLite's one writer: transactions that come one after the other share one COMMIT, and with it one wait for the disk.
+//! SQLite's one writer: transactions that come while the disk is busy share one COMMIT, and with it one wait for the disk.
 //!
-//! Each but the first is a savepoint in a transaction of the file. It is answered when that has been committed; until then nobody but its
-//! followers in line has seen it, and they are committed with it or not at all.
+//! Each but the first is a savepoint in a transaction of the file. It is answered when that is on the disk; until it has been committed
+//! nobody but its followers in line has seen it, and they are committed with it or not at all.
 
+mod disk;
 mod line;
 
 use std::{
     fmt::Display,
+    io,
     sync::{Arc, Weak},
 };
 
 use rusqlite::Connection;
 use tokio::sync::{oneshot, watch};
 
-pub use self::line::Turn;
 use self::line::{Hurry, Line};
+pub use self::{disk::Disk, line::Turn};
 use super::{
     error::{Error, Result},
     marks::{Mark, Marks},
@@ -25,6 +27,7 @@ use super::{
 #[derive(Debug, Clone)]
 pub struct Writer {
     line: Arc<Line>,
+    disk: Disk,
 }
 
 #[derive(Debug)]
@@ -40,6 +43,7 @@ struct Head {
     hurried: bool,
     /// Turned after each COMMIT.
     commits: watch::Sender<()>,
+    disk: Disk,
     marks: Marks,
 }
 
@@ -77,8 +81,14 @@ pub struct Commits {
 }
 
 impl Writer {
-    /// A writer with its connection, which has to be open.
-    pub fn new(place: Place, connection: Connection, marks: Marks) -> Self {
+    /// A writer with its connection, which has to be open; `sync` brings the WAL to the disk.
+    pub fn new(
+        place: Place,
+        connection: Connection,
+        marks: Marks,
+        sync: impl FnMut() -> io::Result<()> + Send + 'static,
+    ) -> Self {
+        let disk = Disk::new();
         let head = Head {
             place,
             connection: Some(connection),
@@ -87,9 +97,17 @@ impl Writer {
             waiting: Vec::new(),
             hurried: false,
             commits: watch::Sender::new(()),
+            disk: disk.clone(),
             marks,
         };
-        Self { line: Arc::new(Line::new(head)) }
+        let line = Arc::new(Line::new(head));
+        disk.start(Arc::downgrade(&line), sync);
+        Self { line, disk }
+    }
+
+    /// What readers wait for.
+    pub fn disk(&self) -> &Disk {
+        &self.disk
     }
 
     /// Begins when everyone who is in a hurry and was here before has had a turn.
@@ -108,6 +126,7 @@ impl Writer {
         if head.closed {
             return Err(Error::Closed);
         }
+        head.disk.check()?;
         if let Err(error) = head.begin() {
             head.fail(&error);
             return Err(error);
@@ -203,15 +222,16 @@ impl Head {
             State::Begun(Part::B) => &["rollback to b", "commit"],
             State::Kept(_) => &["commit"],
         };
+        self.disk.begin_commit();
         match self.execute(sql) {
             Ok(()) => {
                 (self.state, self.hurried) = (State::Idle, false);
                 self.marks.committed();
-                self.waiting.drain(..).for_each(|waits| drop(waits.send(Ok(()))));
                 self.commits.send_replace(());
             }
             Err(error) => self.fail(&error),
         }
+        self.disk.end_commit(self.waiting.drain(..));
     }
 
     /// Rolls everything back that is not committed, and says so to those who wait for it.
@@ -248,12 +268,10 @@ impl Tx {
         self.turn.is_wanted()
     }
 
-    /// Lets the next one go on, and waits until it is on the disk.
-    pub async fn commit(self) -> Result<()> {
+    /// Lets the next one go on; what is answered is to be waited for until it is on the disk.
+    pub fn submit(self) -> Result<oneshot::Receiver<Result<()>>> {
         let Self { mut turn, hurry } = self;
-        let committed = turn.head()?.keep(hurry);
-        drop(turn);
-        committed.await.map_err(|_| Error::Closed)?
+        Ok(turn.head()?.keep(hurry))
     }
 }
 
@@ -266,6 +284,26 @@ mod tests {
     use super::{line::GO_BEFORE, *};
     use crate::store::db::migrations;
 
+    impl Tx {
+        async fn commit(self) -> Result<()> {
+            self.submit()?.await.unwrap()
+        }
+    }
+
+    /// A disk that takes what is written when it is told to, and as it is told.
+    struct SlowDisk(std::sync::mpsc::Sender<io::Result<()>>);
+
+    impl SlowDisk {
+        fn new() -> (Self, impl FnMut() -> io::Result<()> + Send + 'static) {
+            let (told, orders) = std::sync::mpsc::channel();
+            (Self(told), move || orders.recv().unwrap_or(Ok(())))
+        }
+
+        fn takes(&self, what: io::Result<()>) {
+            self.0.send(what).unwrap();
+        }
+    }
+
     struct Scratch {
         writer: Writer,
         reader: Connection,
@@ -274,16 +312,18 @@ mod tests {
 
     impl Scratch {
         async fn new() -> Self {
+            Self::on(|| Ok(())).await
+        }
+
+        async fn on(sync: impl FnMut() -> io::Result<()> + Send + 'static) -> Self {
             let folder = tempfile::tempdir().unwrap();
             let place = Place::of(&format!("sqlite:{}", folder.path().join("reveille.db").display())).unwrap();
             let mut connection = place.connect().unwrap();
             migrations::apply(&mut connection).unwrap();
-            let writer = Writer::new(place.clone(), connection, Marks::default());
-            let mut tx = writer.begin().await.unwrap();
             let tables = "create table parent (id integer primary key);
                           create table child (id integer references parent (id))";
-            run(&mut tx, tables);
-            tx.commit().await.unwrap();
+            connection.execute_batch(tables).unwrap();
+            let writer = Writer::new(place.clone(), connection, Marks::default(), sync);
             Self { writer, reader: place.connect_plainly().unwrap(), _folder: folder }
         }
 
@@ -467,5 +507,51 @@ mod tests {
         assert_eq!(scratch.parents(), [3]);
         scratch.writer.close().await.unwrap();
         assert!(scratch.writer.begin().await.is_err(), "it does not open the file again");
+    }
+
+    #[tokio::test]
+    async fn nothing_is_answered_or_read_before_it_is_on_the_disk_but_the_next_is_written_meanwhile() {
+        let (disk, sync) = SlowDisk::new();
+        let scratch = Scratch::on(sync).await;
+        let mut first = scratch.writer.begin().await.unwrap();
+        run(&mut first, "insert into parent values (1)");
+        let (mut first, mut reader) = (pin!(first.commit()), pin!(scratch.writer.disk().holds_what_is_seen()));
+        assert!(stands_still(&mut first).await);
+        assert_eq!(scratch.parents(), [1], "it has been committed, and can be seen");
+        assert!(stands_still(&mut reader).await);
+
+        let mut second = scratch.writer.begin().await.unwrap();
+        run(&mut second, "insert into parent values (2)");
+        let mut second = pin!(second.commit());
+        assert!(stands_still(&mut second).await);
+        assert_eq!(scratch.parents(), [1], "a COMMIT waits until the disk is free, for others may share it");
+
+        disk.takes(Ok(()));
+        first.await.unwrap();
+        reader.await.unwrap();
+        assert!(stands_still(&mut second).await);
+        assert_eq!(scratch.parents(), [1, 2]);
+        disk.takes(Ok(()));
+        second.await.unwrap();
+        scratch.writer.disk().holds_what_is_seen().await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn what_the_disk_refuses_is_said_to_all_and_nothing_more_is_written() {
+        let (disk, sync) = SlowDisk::new();
+        let scratch = Scratch::on(sync).await;
+        let mut first = scratch.writer.begin().await.unwrap();
+        run(&mut first, "insert into parent values (1)");
+        let mut first = pin!(first.commit());
+        assert!(stands_still(&mut first).await);
+        let second = scratch.writer.begin().await.unwrap();
+        let mut second = pin!(second.commit());
+        assert!(stands_still(&mut second).await);
+
+        disk.takes(Err(io::Error::other("no space left")));
+        for refused in [first.await, second.await, scratch.writer.disk().holds_what_is_seen().await] {
+            assert_eq!(refused.unwrap_err().to_string(), "the transaction could not be committed: no space left");
+        }
+        assert!(scratch.writer.begin().await.is_err());
     }
 }

@@ -5,13 +5,10 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::oneshot;
 
-use super::{Head, State};
-use crate::store::db::{
-    error::{Error, Result},
-    sqlite,
-};
+use super::{Disk, Head, State};
+use crate::store::db::error::{Error, Result};
 
 /// So many transactions share a COMMIT at most …
 const SHARED_BY: usize = 16;
@@ -20,7 +17,10 @@ pub(super) const GO_BEFORE: usize = 16;
 
 /// Those who stand in line.
 #[derive(Debug)]
-pub(super) struct Line(Mutex<Queue>);
+pub(super) struct Line {
+    queue: Mutex<Queue>,
+    disk: Disk,
+}
 
 #[derive(Debug)]
 struct Queue {
@@ -30,16 +30,11 @@ struct Queue {
     unhurried: VecDeque<oneshot::Sender<Turn>>,
     /// Hurried ones that have gone before the unhurried one who is next.
     gone_before: usize,
-    /// Its thread ends with the line.
-    committer: mpsc::Sender<Commission>,
 }
 
-/// To commit what has been written, and to give the turn back if somebody wants it; else it is the next one's.
-type Commission = (Turn, Option<oneshot::Sender<Turn>>);
-
-/// Who is to have the file next.
+/// What is next.
 enum Next {
-    Committer,
+    Commit,
     Waiting(oneshot::Sender<Turn>),
     Nobody,
 }
@@ -59,29 +54,15 @@ pub(super) enum Hurry {
     No,
 }
 
-/// Commits on a thread of its own, where waiting for the disk holds nobody up who does not wait for it.
-fn commit(mut commissions: mpsc::Receiver<Commission>) {
-    while let Some((mut turn, back)) = commissions.blocking_recv() {
-        if let Ok(head) = turn.head() {
-            head.commit();
-        }
-        // Who has gone away does not want it any more.
-        back.map(|back| back.send(turn));
-    }
-}
-
 impl Line {
     /// A line for a file that nobody writes to yet.
     pub fn new(head: Head) -> Self {
-        // One turn is all there is.
-        let (committer, commissions) = mpsc::channel(1);
-        sqlite::start_thread("commit", move || commit(commissions));
-        let (hurried, unhurried) = (VecDeque::new(), VecDeque::new());
-        Self(Mutex::new(Queue { free: Some(Box::new(head)), hurried, unhurried, gone_before: 0, committer }))
+        let (disk, hurried, unhurried) = (head.disk.clone(), VecDeque::new(), VecDeque::new());
+        Self { queue: Mutex::new(Queue { free: Some(Box::new(head)), hurried, unhurried, gone_before: 0 }), disk }
     }
 
     fn queue(&self) -> MutexGuard<'_, Queue> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Waits for its turn.
@@ -101,39 +82,42 @@ impl Line {
         turn.await.map_err(|_| Error::Closed)
     }
 
-    /// Waits for its turn, and has committed what was written before.
+    /// Waits for its turn, and commits what was written before.
     pub async fn quiet(self: &Arc<Self>) -> Result<Turn> {
-        let turn = self.turn(Hurry::Yes).await?;
-        let committer = self.queue().committer.clone();
-        let (back, committed) = oneshot::channel();
-        committer.send((turn, Some(back))).await.map_err(|_| Error::Closed)?;
-        committed.await.map_err(|_| Error::Closed)
+        let mut turn = self.turn(Hurry::Yes).await?;
+        turn.head()?.commit();
+        Ok(turn)
+    }
+
+    /// Commits what has waited for the disk, if nobody is at it.
+    pub fn commit_what_is_left(self: &Arc<Self>) {
+        let free = self.queue().free.take();
+        if let Some(head) = free {
+            self.pass_on(head);
+        }
     }
 
     fn pass_on(self: &Arc<Self>, mut head: Box<Head>) {
         let mut queue = self.queue();
         loop {
-            let turn = |head| Turn { head: Some(head), line: Arc::clone(self) };
-            let returned = match queue.next(&head) {
+            match queue.next(&head) {
                 Next::Nobody => {
                     queue.free = Some(head);
                     return;
                 }
-                Next::Waiting(next) => next.send(turn(head)).err(),
-                Next::Committer => {
-                    let refused = queue.committer.try_send((turn(head), None)).err();
-                    refused.map(|refused| {
-                        let (mut turn, _) = refused.into_inner();
-                        // The thread has died.
-                        turn.head.iter_mut().for_each(|head| head.fail(&Error::Closed));
-                        turn
-                    })
+                Next::Commit => {
+                    drop(queue);
+                    head.commit();
+                    queue = self.queue();
                 }
-            };
-            // Who has gone away meanwhile leaves it to the next.
-            match returned.and_then(|mut turn| turn.head.take()) {
-                Some(same) => head = same,
-                None => return,
+                Next::Waiting(next) => {
+                    let refused = next.send(Turn { head: Some(head), line: Arc::clone(self) }).err();
+                    // Who has gone away meanwhile leaves it to the next.
+                    match refused.and_then(|mut turn| turn.head.take()) {
+                        Some(same) => head = same,
+                        None => return,
+                    }
+                }
             }
         }
     }
@@ -144,8 +128,10 @@ impl Queue {
         let nobody = self.hurried.is_empty() && self.unhurried.is_empty();
         // Of those who could share the COMMIT nobody is in a hurry, but one of those who wait for it is.
         let at_once = head.hurried && self.hurried.is_empty();
-        if head.state != State::Idle && (nobody || at_once || head.waiting.len() >= SHARED_BY) {
-            return Next::Committer;
+        let is_enough = head.waiting.len() >= SHARED_BY;
+        // While the disk is busy there is no use in a COMMIT: it could not begin to bring it there.
+        if head.state != State::Idle && (is_enough || ((nobody || at_once) && head.disk.is_idle())) {
+            return Next::Commit;
         }
         if self.gone_before < GO_BEFORE
             && let Some(next) = self.hurried.pop_front()
@@ -166,6 +152,12 @@ impl Turn {
 
     pub(super) fn head(&mut self) -> Result<&mut Head> {
         self.head.as_deref_mut().ok_or(Error::Closed)
+    }
+}
+
+impl Drop for Line {
+    fn drop(&mut self) {
+        self.disk.close();
     }
 }
 
