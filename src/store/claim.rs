@@ -2,7 +2,7 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    sync::atomic::Ordering,
+    sync::{LazyLock, atomic::Ordering},
 };
 
 use secrecy::SecretString;
@@ -11,9 +11,9 @@ use serde::Serialize;
 use super::{
     Result, Store,
     call::Call,
-    db::{Json, Tx, Word, locking, rows},
+    db::{Each, Json, Tx, Word, rows},
     history::{self, Lost},
-    levels::{self, Level},
+    levels::{self, Key, Level},
     standing::{About, Standing, Waiting, select_standings},
     timeline::{self, NewMoment},
 };
@@ -316,7 +316,7 @@ async fn due_rows(tx: &mut Tx, now: Timestamp, shares: &[Share]) -> Result<Vec<S
 /// Where nobody else writes.
 async fn due_at_once(tx: &mut Tx, now: Timestamp, shares: &[Share]) -> Result<Vec<Standing>> {
     let sql = select_standings!(
-        "levels l"
+        "from levels l"
         "where l.app_id = $1 and l.due_at <= $2 and d.app_id = l.app_id and d.id = l.device_id order by l.due_at limit $3"
     );
     let mut due = Vec::new();
@@ -331,23 +331,30 @@ async fn due_at_once(tx: &mut Tx, now: Timestamp, shares: &[Share]) -> Result<Ve
 async fn alerts_beside(tx: &mut Tx, now: Timestamp, due: &[Standing]) -> Result<Vec<Standing>> {
     let found: HashSet<DeviceId> =
         due.iter().filter(|standing| standing.class() == Class::Alert).map(Standing::device).collect();
-    let missing: Vec<(AppId, DeviceId)> = (due.iter())
+    let missing: Vec<Key> = (due.iter())
         .filter(|standing| standing.platform.0 == Platform::Ios && standing.other_told.is_some())
         .filter(|standing| standing.class() == Class::Background && !found.contains(&standing.device()))
-        .map(|standing| (standing.app(), standing.device()))
+        .map(|standing| Key::new(standing.app(), standing.device(), Class::Alert))
         .collect();
-    if missing.is_empty() {
-        return Ok(Vec::new());
-    }
-    let sql = locking!(
+    due_of(tx, now, missing).await
+}
+
+static HELD: LazyLock<Each> = LazyLock::new(|| {
+    Each::reading(
         select_standings!(
-            "jsonb_each($1) r cross join levels l"
-            "where l.app_id = r.value->>0 and l.device_id = r.value->>1 and l.class = 'alert' and l.due_at <= $2
+            "{each} levels l"
+            "where l.app_id = {app} and l.device_id = {device} and l.class = {class}
                and d.app_id = l.app_id and d.id = l.device_id"
         ),
-        "for update of l skip locked"
-    );
-    Ok(tx.fetch_all(sql, (rows(&missing)?, now.as_ms())).await?)
+        "for update of l skip locked",
+    )
+});
+
+/// Those of some levels that are due, and held by nobody else.
+async fn due_of(tx: &mut Tx, now: Timestamp, keys: Vec<Key>) -> Result<Vec<Standing>> {
+    let found: Vec<Vec<Standing>> = tx.fetch_each(&HELD, &keys).await?;
+    let is_due = |standing: &Standing| standing.level.due_at.is_some_and(|due_at| due_at <= now.as_ms());
+    Ok(found.into_iter().flatten().filter(is_due).collect())
 }
 
 /// What is held is read once it is held: another may have changed it just before.
@@ -358,18 +365,14 @@ async fn due_and_held(tx: &mut Tx, now: Timestamp, shares: &[Share]) -> Result<V
                      order by due_at limit $4) l
                join devices d on d.app_id = l.app_id and d.id = l.device_id
                order by l.due_at limit $3 for update of d skip locked";
-    type Key = (Word<AppId>, Word<DeviceId>, Word<Class>);
+    type Found = (Word<AppId>, Word<DeviceId>, Word<Class>);
     let mut keys = Vec::new();
     for share in shares {
         let (most, looked_at) = (share.devices as i64, (share.devices * CLAIMANTS) as i64);
-        keys.extend(tx.fetch_all::<Key>(sql, (Word(share.app), now.as_ms(), most, looked_at)).await?);
+        let found: Vec<Found> = tx.fetch_all(sql, (Word(share.app), now.as_ms(), most, looked_at)).await?;
+        keys.extend(found.into_iter().map(|(app, device, class)| Key::new(app.0, device.0, class.0)));
     }
-    let sql = select_standings!(
-        "jsonb_each($1) r cross join levels l"
-        "where l.app_id = r.value->>0 and l.device_id = r.value->>1 and l.class = r.value->>2 and l.due_at <= $2
-           and d.app_id = l.app_id and d.id = l.device_id order by l.due_at for update of l skip locked"
-    );
-    Ok(tx.fetch_all(sql, (rows(&keys)?, now.as_ms())).await?)
+    due_of(tx, now, keys).await
 }
 
 async fn credentials_of(tx: &mut Tx, due: &[Standing]) -> Result<HashMap<AppId, Vec<Serving>>> {

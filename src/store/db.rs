@@ -80,7 +80,7 @@ pub struct Submitted(Vec<oneshot::Receiver<Result<()>>>);
 
 impl Submitted {
     /// Waits until all of it is on the disk.
-    pub async fn is_done(self) -> Result<()> {
+    pub async fn done(self) -> Result<()> {
         for committed in self.0 {
             committed.await.map_err(|_| Error::Closed)??;
         }
@@ -354,6 +354,25 @@ impl Tx {
         }
     }
 
+    /// What a statement that is [reading](Each::reading) finds for each of some rows, in their order.
+    pub async fn fetch_each<T: Row, F: Fields>(&mut self, sql: &'static Each, rows: &[F]) -> Result<Vec<Vec<T>>> {
+        if rows.is_empty() {
+            return Ok(Vec::new());
+        }
+        match self.connection()? {
+            Connection::Sqlite(connection) => sql.found(connection, rows),
+            Connection::Postgres(connection) => {
+                let found: Vec<(i64, T)> = postgres::fetch_all(connection, sql.postgres(), sql.arrays(rows)?).await?;
+                let mut of_rows: Vec<Vec<T>> = rows.iter().map(|_| Vec::new()).collect();
+                for (nth, found) in found {
+                    let row = usize::try_from(nth - 1).ok().and_then(|index| of_rows.get_mut(index));
+                    row.ok_or(Error::NoRow)?.push(found);
+                }
+                Ok(of_rows)
+            }
+        }
+    }
+
     /// Says what is written here, where no trigger does; what polls remember of it ends with the commit.
     pub fn touch(&mut self, mark: Mark) -> Result<()> {
         match self {
@@ -422,7 +441,7 @@ impl Tx {
 
     /// Makes it so: when this returns, it is on the disk.
     pub async fn commit(self) -> Result<()> {
-        self.submit().await?.is_done().await
+        self.submit().await?.done().await
     }
 
     /// Hands it over to be committed. Whoever writes next goes on from there, and is committed with it or after it.

@@ -15,6 +15,7 @@ use crate::domain::{
     event::{CancelOn, Event, NewEvent, Op, WakeClass, WakeSpec},
     feed::{FeedName, Position},
     id::{self, AppId, EventId},
+    settings::Confirm,
     time::Timestamp,
 };
 use crate::fault;
@@ -190,7 +191,7 @@ pub(super) async fn append(tx: &mut Tx, now: Timestamp, chunk: u32, batch: &[Acc
             answers.push(record.map_or(Accepted::NoApp, |record| replay(record, request)));
             continue;
         }
-        let Some(counter) = counters.get_mut(&request.app) else {
+        let Some((counter, confirm)) = counters.get_mut(&request.app) else {
             answers.push(Accepted::NoApp);
             continue;
         };
@@ -205,7 +206,7 @@ pub(super) async fn append(tx: &mut Tx, now: Timestamp, chunk: u32, batch: &[Acc
         }
         let app = request.app.to_string();
         events.iter().try_for_each(|event| tx.touch(Mark::of_feed(&app, event.content.feed.as_str())))?;
-        raises.extend(events.iter().filter_map(|event| Raise::of(request.app, event)));
+        raises.extend(events.iter().filter_map(|event| Raise::of(request.app, *confirm, event)));
         let values = |event| EventValues::new(request.app, event, request.traceparent.as_deref());
         event_rows.extend(events.iter().map(values));
         answers.push(Accepted::New(events));
@@ -234,23 +235,23 @@ fn replay(record: &Record, request: &Accept) -> Accepted {
     Accepted::Replayed(events.map(|(event, id)| placed(event.clone(), *id, &mut counter, record.accepted_at)).collect())
 }
 
-/// The counters of all apps in the batch, held until the transaction ends: whoever comes next finds these events in front of it, and the
-/// record of a request that is repeated.
-async fn counters(tx: &mut Tx, batch: &[Accept]) -> Result<HashMap<AppId, i64>> {
+/// The counters of all apps in the batch, and what they count, held until the transaction ends: whoever comes next finds these events in
+/// front of it, and the record of a request that is repeated.
+async fn counters(tx: &mut Tx, batch: &[Accept]) -> Result<HashMap<AppId, (i64, Confirm)>> {
     let mut apps: Vec<AppId> = batch.iter().map(|request| request.app).collect();
     apps.sort_by_key(|app| app.uuid());
     apps.dedup();
     let sql = locking!(
-        "select id, head from apps where id in (select atom from jsonb_each($1)) and deleted_at is null order by id",
+        "select id, head, confirm from apps where id in (select atom from jsonb_each($1)) and deleted_at is null order by id",
         "for no key update"
     );
-    let found: Vec<(Word<AppId>, i64)> = tx.fetch_all(sql, (rows(&apps)?,)).await?;
-    Ok(found.into_iter().map(|(app, head)| (app.0, head)).collect())
+    let found: Vec<(Word<AppId>, i64, Word<Confirm>)> = tx.fetch_all(sql, (rows(&apps)?,)).await?;
+    Ok(found.into_iter().map(|(app, head, confirm)| (app.0, (head, confirm.0))).collect())
 }
 
 /// Moves the counters on.
-async fn advance(tx: &mut Tx, counters: HashMap<AppId, i64>) -> Result<()> {
-    let heads: Vec<(AppId, i64)> = counters.into_iter().collect();
+async fn advance(tx: &mut Tx, counters: HashMap<AppId, (i64, Confirm)>) -> Result<()> {
+    let heads: Vec<(AppId, i64)> = counters.into_iter().map(|(app, (head, _))| (app, head)).collect();
     let sql = "update apps set head = cast(r.value->>1 as bigint) from jsonb_each($1) r where apps.id = r.value->>0";
     tx.execute(sql, (rows(&heads)?,)).await?;
     Ok(())

@@ -1,13 +1,15 @@
 //! Fan-out: an event raises the levels of its feed's followers; a feed with many is worked off in chunks that can be resumed.
 
-use std::collections::HashMap;
+use std::{
+    collections::{HashMap, hash_map::Entry},
+    sync::{Arc, LazyLock},
+};
 
 use serde::Serialize;
 
 use super::{
     Result, Store,
-    db::{Tx, Word, locking, rows},
-    levels::reached,
+    db::{Each, Tx, Word, fields, locking, row, rows},
     tallies::Tallies,
 };
 use crate::domain::{
@@ -15,6 +17,7 @@ use crate::domain::{
     event::{CancelOn, Class, Event},
     feed::FeedName,
     id::AppId,
+    settings::Confirm,
     tally::Tally,
     time::Timestamp,
 };
@@ -29,11 +32,13 @@ pub(super) struct Raise {
     expires_at: i64,
     /// The position again if the alert goes even when fetched, else 0.
     sticky: i64,
+    /// What the app counts.
+    confirm: Confirm,
 }
 
 impl Raise {
     /// The claim of an event; `None` if it wakes nobody.
-    pub(super) fn of(app: AppId, event: &Event) -> Option<Self> {
+    pub(super) fn of(app: AppId, confirm: Confirm, event: &Event) -> Option<Self> {
         let class = event.content.wake.class.class()?;
         let insists = event.content.wake.alert.as_ref().is_some_and(|alert| alert.cancel_on == CancelOn::Never);
         Some(Self {
@@ -43,6 +48,7 @@ impl Raise {
             position: event.position.0,
             expires_at: event.expires_at().as_ms(),
             sticky: if insists { event.position.0 } else { 0 },
+            confirm,
         })
     }
 }
@@ -59,133 +65,193 @@ pub enum FanOut {
     Idle,
 }
 
-/// Raises the levels of followers, from a set of raises and of followers. Makes due only where something new is; what waits for a
-/// reason that more news does not change goes on waiting.
-///
-/// Several events for one device become one row; what waited before keeps its longer expiry, and shares its feed only if it is the same.
-/// A chunk may come after newer events: it lowers no head, but brings its expiry and its insistence.
-macro_rules! raise_levels {
-    ($followers:literal) => {
-        raise_levels!(
-            "select app_id, device_id, class, max(position), max(sticky),
-                 case when count(distinct feed) = 1 and (max(waited) = 0 or max(feed) = max(feed_before)) then max(feed) end,
-                 case when max(waited) = 1 and max(expires_before) > max(expires_at) then max(expires_before)
-                      else max(expires_at) end"
-            $followers
-            "group by app_id, device_id, class order by app_id, device_id, class"
-        )
-    };
-    // With one raise no device has two of them, and they come in the order of its followers.
-    (one $followers:literal) => {
-        raise_levels!(
-            "select app_id, device_id, class, position, sticky, case when waited = 0 or feed = feed_before then feed end,
-                 case when waited = 1 and expires_before > expires_at then expires_before else expires_at end"
-            $followers
-            "order by device_id"
-        )
-    };
-    ($select:literal $followers:literal $order:literal) => {
-        concat!(
-            "insert into levels (app_id, device_id, class, head, sticky_head, feed, expires_at, due_at) ",
-            $select, ", $2
-             from (
-                 select f.app_id, f.device_id, r.value->>'class' as class, r.value->>'feed' as feed,
-                     cast(r.value->>'position' as bigint) as position, cast(r.value->>'sticky' as bigint) as sticky,
-                     cast(r.value->>'expires_at' as bigint) as expires_at, l.feed as feed_before,
-                     l.expires_at as expires_before,
-                     case when l.head > ", reached!(), " then 1 else 0 end as waited
-                 from jsonb_each($1) r
-                 cross join follows f
-                 join devices d on d.app_id = f.app_id and d.id = f.device_id
-                 join apps a on a.id = f.app_id
-                 left join levels l on l.app_id = f.app_id and l.device_id = f.device_id and l.class = r.value->>'class'
-                 where f.app_id = r.value->>'app' and f.feed = r.value->>'feed'
-                   and f.since < cast(r.value->>'position' as bigint) ", $followers, "
-                   and (cast(r.value->>'position' as bigint) > ", reached!(), "
-                        or cast(r.value->>'sticky' as bigint) > 0)
-             ) as raised
-             where true ", $order, "
-             on conflict (app_id, device_id, class) do update set
-                 head = case when excluded.head > levels.head then excluded.head else levels.head end,
-                 feed = case when excluded.head > levels.head or excluded.feed = levels.feed then excluded.feed end,
-                 expires_at = excluded.expires_at,
-                 sticky_head = case when excluded.sticky_head > levels.sticky_head then excluded.sticky_head
-                                    else levels.sticky_head end,
-                 due_at = case when levels.wake_id is not null or levels.waits_for <> 'rewake' or levels.due_at < excluded.due_at
-                               then levels.due_at else excluded.due_at end
-             where excluded.head > levels.head or excluded.sticky_head > levels.sticky_head
-                or excluded.expires_at > levels.expires_at"
-        )
-    };
-}
-
-/// Events that want devices awake, once per follower.
-macro_rules! count_events {
-    ($followers:literal) => {
-        concat!(
-            "select f.app_id, d.transport, r.value->>'class', count(*)
-             from jsonb_each($1) r
-             cross join follows f
-             join devices d on d.app_id = f.app_id and d.id = f.device_id
-             where f.app_id = r.value->>'app' and f.feed = r.value->>'feed'
-               and f.since < cast(r.value->>'position' as bigint) ",
-            $followers,
-            "group by f.app_id, d.transport, r.value->>'class'"
-        )
-    };
-}
-
-/// What [`count_events!`] finds.
-type Counted = (Word<AppId>, Word<Transport>, Word<Class>, i64);
-
-/// Adds counted events to those of the quarter in which they were accepted.
-async fn tally(tx: &mut Tx, counted: Vec<Counted>, accepted_at: Timestamp) -> Result<()> {
-    let mut tallies = Tallies::default();
-    for (app, transport, class, n) in counted {
-        tallies.count(app.0, transport.0, class.0, accepted_at, Tally::Events, n);
+fields! {
+    /// A feed, and which of its followers are asked for: so many, behind one.
+    struct Following {
+        app: Word<AppId>,
+        feed: Word<FeedName>,
+        after: String,
+        most: i64,
     }
+}
+
+row! {
+    struct Follower {
+        device: String,
+        since: i64,
+    }
+}
+
+static FOLLOWERS: LazyLock<Each> = LazyLock::new(|| {
+    Each::reading(
+        "select f.device_id, f.since
+         {each lateral} (select device_id, since from follows
+                         where app_id = {app} and feed = {feed} and device_id > {after}
+                         order by device_id limit {most:int}) f",
+        "order by r.nth, f.device_id",
+    )
+});
+
+fields! {
+    /// A level that events want raised.
+    struct Wanted {
+        app: Arc<str>,
+        device: String,
+        class: Word<Class>,
+    }
+}
+
+row! {
+    /// How it is before.
+    struct Before {
+        transport: Word<Transport>,
+        fetched: i64,
+        acked: i64,
+        head: Option<i64>,
+        feed: Option<Word<FeedName>>,
+        expires_at: Option<i64>,
+    }
+}
+
+static BEFORE: LazyLock<Each> = LazyLock::new(|| {
+    Each::reading(
+        "select d.transport, d.fetched, d.acked, l.head, l.feed, l.expires_at
+         {each} devices d
+         left join levels l on l.app_id = d.app_id and l.device_id = d.id and l.class = {class}
+         where d.app_id = {app} and d.id = {device}",
+        "",
+    )
+});
+
+fields! {
+    /// What it is raised to.
+    #[derive(Debug, Clone, PartialEq)]
+    struct Raised {
+        app: Arc<str>,
+        device: String,
+        class: Word<Class>,
+        position: i64,
+        sticky: i64,
+        feed: Option<Word<FeedName>>,
+        expires_at: i64,
+        due_at: i64,
+    }
+}
+
+// Makes due only where something new is; what waits for a reason that more news does not change goes on waiting. A chunk may come after
+// newer events: it lowers no head, but brings its expiry and its insistence.
+static RAISE: LazyLock<Each> = LazyLock::new(|| {
+    Each::of(
+        "insert into levels (app_id, device_id, class, head, sticky_head, feed, expires_at, due_at)
+         values ({app}, {device}, {class}, {position:int}, {sticky:int}, {feed}, {expires_at:int}, {due_at:int})
+         on conflict (app_id, device_id, class) do update set
+             head = case when excluded.head > levels.head then excluded.head else levels.head end,
+             feed = case when excluded.head > levels.head or excluded.feed = levels.feed then excluded.feed end,
+             expires_at = excluded.expires_at,
+             sticky_head = case when excluded.sticky_head > levels.sticky_head then excluded.sticky_head
+                                else levels.sticky_head end,
+             due_at = case when levels.wake_id is not null or levels.waits_for <> 'rewake' or levels.due_at < excluded.due_at
+                           then levels.due_at else excluded.due_at end
+         where excluded.head > levels.head or excluded.sticky_head > levels.sticky_head
+            or excluded.expires_at > levels.expires_at",
+    )
+});
+
+impl Raised {
+    /// The level of `wanted`, if the device has not come for the event already. What waits for it keeps its longer expiry, and shares its
+    /// feed only if it is the same.
+    fn by(raise: &Raise, wanted: &Wanted, before: &Before, now: Timestamp) -> Option<Self> {
+        let reached = raise.confirm.reached(before.fetched, before.acked);
+        if raise.position <= reached && raise.sticky == 0 {
+            return None;
+        }
+        let waits = before.head.is_some_and(|head| head > reached);
+        let is_alone = !waits || before.feed.as_ref().is_some_and(|feed| feed.0 == raise.feed);
+        let longest_before = before.expires_at.filter(|_| waits).unwrap_or(raise.expires_at);
+        Some(Self {
+            app: Arc::clone(&wanted.app),
+            device: wanted.device.clone(),
+            class: wanted.class,
+            position: raise.position,
+            sticky: raise.sticky,
+            feed: is_alone.then(|| Word(raise.feed.clone())),
+            expires_at: raise.expires_at.max(longest_before),
+            due_at: now.as_ms(),
+        })
+    }
+
+    /// Several events for one device raise its level once.
+    fn and(&mut self, other: Self) {
+        self.position = self.position.max(other.position);
+        self.sticky = self.sticky.max(other.sticky);
+        self.feed = self.feed.take().filter(|feed| other.feed.as_ref() == Some(feed));
+        self.expires_at = self.expires_at.max(other.expires_at);
+    }
+}
+
+/// Raises the levels of followers, each for the events of its feed that came after it began to follow, and counts those.
+async fn raise(
+    tx: &mut Tx,
+    heard: impl Iterator<Item = (&Raise, &Follower)>,
+    now: Timestamp,
+    accepted_at: Timestamp,
+) -> Result<()> {
+    let (mut names, mut places) = (HashMap::<AppId, Arc<str>>::new(), HashMap::new());
+    let (mut wanted, mut heard_by) = (Vec::<Wanted>::new(), Vec::new());
+    for (raise, follower) in heard.filter(|(raise, follower)| follower.since < raise.position) {
+        let place = *places.entry((raise.app, follower.device.as_str(), raise.class)).or_insert_with(|| {
+            let app = Arc::clone(names.entry(raise.app).or_insert_with(|| raise.app.to_string().into()));
+            wanted.push(Wanted { app, device: follower.device.clone(), class: Word(raise.class) });
+            wanted.len() - 1
+        });
+        heard_by.push((raise, place));
+    }
+    let before: Vec<Vec<Before>> = tx.fetch_each(&BEFORE, &wanted).await?;
+    let (mut raised, mut tallies) = (HashMap::<usize, Raised>::new(), Tallies::default());
+    for (raise, place) in heard_by {
+        // The device may just have been erased.
+        let (Some(wanted), Some(before)) = (wanted.get(place), before.get(place).and_then(|found| found.first()))
+        else {
+            continue;
+        };
+        tallies.count(raise.app, before.transport.0, raise.class, accepted_at, Tally::Events, 1);
+        let Some(by_this) = Raised::by(raise, wanted, before, now) else { continue };
+        match raised.entry(place) {
+            Entry::Occupied(mut by_others) => by_others.get_mut().and(by_this),
+            Entry::Vacant(nothing) => drop(nothing.insert(by_this)),
+        }
+    }
+    // Always in the same order, so that two writers never wait for each other.
+    let mut raised: Vec<Raised> = raised.into_values().collect();
+    raised.sort_unstable_by(|a, b| (&a.app, &a.device, a.class.0).cmp(&(&b.app, &b.device, b.class.0)));
+    tx.execute_each(&RAISE, &raised).await?;
     tallies.write(tx).await
 }
 
 /// Begins the fan-out of accepted events: at once where few follow, else by a row for the dispatcher. One transaction takes at most
 /// one chunk of followers.
 pub(super) async fn begin(tx: &mut Tx, raises: Vec<Raise>, chunk: u32, now: Timestamp) -> Result<()> {
-    #[derive(Serialize, PartialEq, Eq, Hash, Clone)]
-    struct Feed {
-        app: AppId,
-        feed: FeedName,
+    let (mut feeds, mut places) = (Vec::new(), HashMap::new());
+    for by in &raises {
+        places.entry((by.app, by.feed.as_str())).or_insert_with(|| {
+            let (app, feed) = (Word(by.app), Word(by.feed.clone()));
+            feeds.push(Following { app, feed, after: String::new(), most: i64::from(chunk) + 1 });
+            feeds.len() - 1
+        });
     }
-    if raises.is_empty() {
-        return Ok(());
-    }
-    let feed_of = |raise: &Raise| Feed { app: raise.app, feed: raise.feed.clone() };
-    let mut feeds: Vec<Feed> = raises.iter().map(feed_of).collect();
-    feeds.sort_by(|a, b| a.feed.cmp(&b.feed).then(a.app.uuid().cmp(&b.app.uuid())));
-    feeds.dedup();
-    let sql = "select r.value->>'app', r.value->>'feed',
-                   (select count(*) from (select 1 from follows f where f.app_id = r.value->>'app' and f.feed = r.value->>'feed'
-                                          limit $2) as counted)
-               from jsonb_each($1) r";
-    let counts: Vec<(Word<AppId>, Word<FeedName>, i64)> =
-        tx.fetch_all(sql, (rows(&feeds)?, i64::from(chunk) + 1)).await?;
-    let followers: HashMap<Feed, i64> =
-        counts.into_iter().map(|(app, feed, count)| (Feed { app: app.0, feed: feed.0 }, count)).collect();
-    let (mut at_once, mut later, mut left) = (Vec::new(), Vec::new(), i64::from(chunk));
-    for raise in raises {
-        let count = followers.get(&feed_of(&raise)).copied().unwrap_or(0);
-        if count <= left {
-            left -= count;
-            at_once.push(raise);
+    let followers: Vec<Vec<Follower>> = tx.fetch_each(&FOLLOWERS, &feeds).await?;
+    let (mut heard, mut later, mut left) = (Vec::new(), Vec::new(), chunk as usize);
+    for by in &raises {
+        let place = places.get(&(by.app, by.feed.as_str()));
+        let followers = place.and_then(|place| followers.get(*place)).map(Vec::as_slice).unwrap_or_default();
+        if followers.len() <= left {
+            left -= followers.len();
+            heard.extend(followers.iter().map(|follower| (by, follower)));
         } else {
-            later.push(raise);
+            later.push(by);
         }
     }
-    if !at_once.is_empty() {
-        let at_once = rows(&at_once)?;
-        tx.execute(raise_levels!(""), (at_once.clone(), now.as_ms())).await?;
-        let counted: Vec<Counted> = tx.fetch_all(count_events!(""), (at_once,)).await?;
-        tally(tx, counted, now).await?;
-    }
+    raise(tx, heard.into_iter(), now, now).await?;
     if !later.is_empty() {
         let sql = "insert into fanouts (app_id, position, after_device)
                    select value->>'app', cast(value->>'position' as bigint), '' from jsonb_each($1)";
@@ -219,37 +285,97 @@ impl Store {
         // Until the transaction ends nobody leaves a feed of the app, so that no level is raised for who has just left.
         tx.lock("select id from apps where id = $1 for key share", (app,)).await?;
         let sql = locking!(
-            "select o.position, o.after_device, e.feed, e.wake_class, e.accepted_at, e.expires_at, e.cancel_on
-             from fanouts o join events e on e.app_id = o.app_id and e.position = o.position
+            "select o.position, o.after_device, e.feed, e.wake_class, e.accepted_at, e.expires_at, e.cancel_on, a.confirm
+             from fanouts o join events e on e.app_id = o.app_id and e.position = o.position join apps a on a.id = o.app_id
              where o.app_id = $1 order by o.position limit 1",
             "for update of o skip locked"
         );
-        type Oldest = (i64, String, Word<FeedName>, Word<Class>, i64, i64, String);
+        type Oldest = (i64, String, Word<FeedName>, Word<Class>, i64, i64, String, Word<Confirm>);
         let Some(oldest) = tx.fetch_optional::<Oldest>(sql, (app,)).await? else {
             return Ok(false);
         };
-        let (position, after, feed, class, accepted_at, expires_at, cancel_on) = oldest;
-        let sql = "select max(device_id), count(*) from (
-                     select device_id from follows where app_id = $1 and feed = $2 and device_id > $3
-                     order by device_id limit $4) as chunk";
-        let (last, count): (Option<String>, i64) = tx.fetch_one(sql, (app, feed.clone(), after.clone(), chunk)).await?;
-        if let Some(last) = &last {
-            let sticky = if cancel_on == "never" { position } else { 0 };
-            let raise = Raise { app: app.0, feed: feed.0, class: class.0, position, expires_at, sticky };
-            let raise = rows(&[raise])?;
-            let sql = raise_levels!(one "and f.device_id > $3 and f.device_id <= $4");
-            tx.execute(sql, (raise.clone(), now.as_ms(), after.clone(), last.clone())).await?;
-            let sql = count_events!("and f.device_id > $2 and f.device_id <= $3 ");
-            let counted: Vec<Counted> = tx.fetch_all(sql, (raise, after, last.clone())).await?;
-            tally(&mut tx, counted, Timestamp::from_ms(accepted_at)).await?;
-        }
-        if count < chunk {
-            tx.execute("delete from fanouts where app_id = $1 and position = $2", (app, position)).await?;
-        } else {
-            let sql = "update fanouts set after_device = $3 where app_id = $1 and position = $2";
-            tx.execute(sql, (app, position, last)).await?;
+        let (position, after, feed, class, accepted_at, expires_at, cancel_on, confirm) = oldest;
+        let following = Following { app, feed: feed.clone(), after, most: chunk };
+        let followers: Vec<Follower> = tx.fetch_each(&FOLLOWERS, &[following]).await?.into_iter().flatten().collect();
+        let sticky = if cancel_on == "never" { position } else { 0 };
+        let by = Raise { app: app.0, feed: feed.0, class: class.0, position, expires_at, sticky, confirm: confirm.0 };
+        let heard = followers.iter().map(|follower| (&by, follower));
+        raise(&mut tx, heard, now, Timestamp::from_ms(accepted_at)).await?;
+        match followers.last() {
+            Some(last) if followers.len() as i64 == chunk => {
+                let sql = "update fanouts set after_device = $3 where app_id = $1 and position = $2";
+                tx.execute(sql, (app, position, last.device.clone())).await?;
+            }
+            _ => {
+                let sql = "delete from fanouts where app_id = $1 and position = $2";
+                tx.execute(sql, (app, position)).await?;
+            }
         }
         tx.commit().await?;
         Ok(true)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::domain::id;
+
+    const NOW: Timestamp = Timestamp::from_ms(1_000);
+
+    fn wanted() -> Wanted {
+        Wanted { app: "app".into(), device: "device".to_owned(), class: Word(Class::Background) }
+    }
+
+    fn event(position: i64, feed: &str, expires_at: i64, sticky: bool) -> Raise {
+        let (app, feed) = (id::new(NOW), FeedName::parse(feed).unwrap());
+        let sticky = if sticky { position } else { 0 };
+        Raise { app, feed, class: Class::Background, position, expires_at, sticky, confirm: Confirm::Fetch }
+    }
+
+    fn before(fetched: i64, level: Option<(i64, &str, i64)>) -> Before {
+        let (head, feed, expires_at) = level.map_or((None, None, None), |(head, feed, expires_at)| {
+            (Some(head), Some(Word(FeedName::parse(feed).unwrap())), Some(expires_at))
+        });
+        Before { transport: Word(Transport::Fcm), fetched, acked: 0, head, feed, expires_at }
+    }
+
+    #[test]
+    fn what_waits_keeps_its_longer_expiry_and_shares_its_feed_only_if_it_is_the_same() {
+        let raised = |before: Before| {
+            let raised = Raised::by(&event(7, "news", 50, false), &wanted(), &before, NOW)?;
+            Some((raised.feed.map(|feed| feed.0.to_string()), raised.expires_at))
+        };
+        let news = || Some("news".to_owned());
+        assert_eq!(raised(before(0, None)), Some((news(), 50)));
+        assert_eq!(raised(before(5, Some((5, "sport", 90)))), Some((news(), 50)), "it has come for that");
+        assert_eq!(raised(before(4, Some((5, "sport", 90)))), Some((None, 90)));
+        assert_eq!(raised(before(4, Some((5, "news", 20)))), Some((news(), 50)));
+        assert_eq!(raised(before(7, None)), None, "it has come for this one too");
+        let insists = Raised::by(&event(7, "news", 50, true), &wanted(), &before(7, None), NOW).unwrap();
+        assert_eq!((insists.position, insists.sticky), (7, 7));
+    }
+
+    proptest! {
+        #[test]
+        fn in_which_order_several_events_come_makes_no_difference(
+            events in prop::collection::vec((1..9_i64, "[ab]", 1..9_i64, any::<bool>()), 1..5),
+            level in prop::option::of((1..9_i64, "[ab]", 1..9_i64)),
+            fetched in 0..9_i64,
+        ) {
+            let before = before(fetched, level.as_ref().map(|(head, feed, at)| (*head, feed.as_str(), *at)));
+            let merged = |events: &mut dyn Iterator<Item = &(i64, String, i64, bool)>| {
+                let each = events.filter_map(|(position, feed, expires_at, sticky)| {
+                    Raised::by(&event(*position, feed, *expires_at, *sticky), &wanted(), &before, NOW)
+                });
+                each.reduce(|mut first, other| {
+                    first.and(other);
+                    first
+                })
+            };
+            prop_assert_eq!(merged(&mut events.iter()), merged(&mut events.iter().rev()));
+        }
     }
 }

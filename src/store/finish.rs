@@ -1,6 +1,6 @@
 //! Finish: attempts are completed in batches, and draw their consequences only if the wake is still the caller's.
 
-use std::{collections::HashMap, time::Duration};
+use std::{collections::HashMap, sync::LazyLock, time::Duration};
 
 use rand::RngExt;
 use serde::Serialize;
@@ -9,9 +9,9 @@ use super::{
     Result, Store,
     brake::{self, Weighed},
     call::{Call, Finished},
-    db::{Db, Submitted, Tx, Word, locking, rows},
+    db::{Db, Each, Submitted, Tx, Word, rows},
     history::{self, Answer},
-    levels::{self, Level, reached},
+    levels::{self, Key, Level, reached},
     settings::SettingsCache,
     standing::{Standing, select_standings},
     tallies::Tallies,
@@ -183,36 +183,40 @@ async fn write_portion(tx: &mut Tx, settings: &SettingsCache, now: Timestamp, ba
     Ok(vec![if due_now { Due::Now } else { Due::Later }; batch.len()])
 }
 
+static PRESENT: LazyLock<Each> = LazyLock::new(|| {
+    Each::reading(
+        select_standings!(
+            "{each} levels l"
+            "where l.app_id = {app} and l.device_id = {device} and l.class = {class}
+               and d.app_id = l.app_id and d.id = l.device_id"
+        ),
+        "order by l.app_id, l.device_id, l.class for update of l",
+    )
+});
+
 /// Where the devices of some calls stand by now; they are held.
 async fn present<'a>(
     tx: &mut Tx,
     calls: impl Iterator<Item = &'a Call>,
 ) -> Result<HashMap<(AppId, DeviceId, Class), Standing>> {
-    #[derive(Serialize)]
-    struct Key {
-        app: AppId,
-        device: DeviceId,
-        class: Class,
+    let (mut devices, mut keys) = (Vec::new(), Vec::new());
+    for call in calls {
+        devices.push((call.app, call.device));
+        keys.push(Key::new(call.app, call.device, call.class));
     }
-    let keys: Vec<Key> = calls.map(|call| Key { app: call.app, device: call.device, class: call.class }).collect();
-    let devices: Vec<_> = keys.iter().map(|key| (key.app, key.device)).collect();
     // Of a device's other level fan-out alone can write while the device is held, and nothing that is read here.
-    if keys.iter().any(|key| key.class == Class::Alert) {
+    if keys.iter().any(|key| key.is_of(Class::Alert)) {
         // What an alert tells is written to the other level as well.
         levels::hold(tx, devices).await?;
     } else {
         levels::hold_devices(tx, &devices).await?;
     }
-    let sql = locking!(
-        select_standings!(
-            "jsonb_each($1) r cross join levels l"
-            "where l.app_id = r.value->>'app' and l.device_id = r.value->>'device' and l.class = r.value->>'class'
-               and d.app_id = l.app_id and d.id = l.device_id"
-        ),
-        "order by l.app_id, l.device_id, l.class for update of l"
-    );
-    let found: Vec<Standing> = tx.fetch_all(sql, (rows(&keys)?,)).await?;
-    Ok(found.into_iter().map(|standing| ((standing.app(), standing.device(), standing.class()), standing)).collect())
+    let found: Vec<Vec<Standing>> = tx.fetch_each(&PRESENT, &keys).await?;
+    Ok(found
+        .into_iter()
+        .flatten()
+        .map(|standing| ((standing.app(), standing.device(), standing.class()), standing))
+        .collect())
 }
 
 impl Judged<'_> {

@@ -84,7 +84,7 @@ impl<Q: Request + Send + Sync + 'static, A: Send + 'static> Group<Q, A> {
 async fn answer<A>(mut on_their_way: mpsc::Receiver<Written<A>>) {
     while let Some((callers, written)) = on_their_way.recv().await {
         let written = match written {
-            Ok((answers, submitted)) => submitted.is_done().await.map(|()| answers).map_err(Error::from),
+            Ok((answers, submitted)) => submitted.done().await.map(|()| answers).map_err(Error::from),
             Err(error) => Err(error),
         };
         // A caller that has gone away does not mind.

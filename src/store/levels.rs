@@ -58,6 +58,25 @@ fields!(of Level {
     due_at waits_for wake_id wake_head wake_feed wake_expires_at wake_cancel_on wake_class tries lease
 });
 
+fields! {
+    /// What names a level.
+    pub(super) struct Key {
+        app: Word<AppId>,
+        device: Word<DeviceId>,
+        class: Word<Class>,
+    }
+}
+
+impl Key {
+    pub fn new(app: AppId, device: DeviceId, class: Class) -> Self {
+        Self { app: Word(app), device: Word(device), class: Word(class) }
+    }
+
+    pub fn is_of(&self, class: Class) -> bool {
+        self.class.0 == class
+    }
+}
+
 /// The columns of a [`Level`], of the table alias `l`.
 macro_rules! level_columns {
     () => {

@@ -49,7 +49,7 @@ row! {
     }
 }
 
-/// Standings, by the clauses that follow: they begin with what `l` (levels) is joined from, and end before `where`.
+/// Standings, by the clauses that follow: they begin with where `l` (levels) comes from.
 macro_rules! select_standings {
     ($from:literal $($clause:literal)*) => {
         concat!(
@@ -63,7 +63,7 @@ macro_rules! select_standings {
                  o.told as other_told, o.told_at as other_told_at, o.told_expires_at as other_told_expires_at,
                  o.wakes_unfetched as other_wakes_unfetched, o.budget_full_at as other_budget_full_at,
                  o.wake_class as other_wake_class, case when o.lease is not null then o.due_at end as other_lease_ends_at
-             from ", $from, "
+             ", $from, "
              cross join devices d
              join apps a on a.id = d.app_id
              left join levels o on o.app_id = l.app_id and o.device_id = l.device_id

@@ -1,4 +1,4 @@
-//! Statements that write many rows: SQLite is given one row after the other, PostgreSQL all of them as one array per column.
+//! Statements for many rows: SQLite is given one row after the other, PostgreSQL all of them as one array per column.
 
 use rusqlite::{
     CachedStatement, Connection, ToSql,
@@ -6,12 +6,16 @@ use rusqlite::{
 };
 use sqlx::{Arguments, postgres::PgArguments};
 
-use super::error::Result;
+use super::{
+    error::Result,
+    value::{Columns, Row},
+};
 
 /// A statement for many rows, from one text for both databases.
 ///
 /// `{name}` stands for a row's text of that name and `{name:int}` for its number. An `insert` says `values (…)` of one row; any other
-/// statement says with `{rows}` where they come from: to be put where a `from` may stand.
+/// statement that writes says with `{rows}` where they come from: to be put where a `from` may stand. One that reads says `{each}` or, in
+/// front of a subquery, `{each lateral}` instead of `from`.
 #[derive(Debug)]
 pub struct Each {
     sqlite: String,
@@ -72,6 +76,19 @@ impl Each {
 
     /// One that answers which rows have changed something: for [`changed`](Self::changed).
     pub fn answering(text: &str) -> Self {
+        let Self { sqlite, postgres, columns } = Self::numbered(text);
+        Self { sqlite, postgres: postgres + " returning r.nth", columns }
+    }
+
+    /// One that finds rows for each row: for [`found`](Self::found). `lock` is what only PostgreSQL is told, at the end.
+    pub fn reading(text: &str, lock: &str) -> Self {
+        let Self { sqlite, postgres, columns } = Self::numbered(text);
+        // Whose they are comes first.
+        let postgres = postgres.replacen("select ", "select r.nth, ", 1);
+        Self { sqlite, postgres: format!("{postgres} {lock}"), columns }
+    }
+
+    fn numbered(text: &str) -> Self {
         Self::new(text, " with ordinality", ", nth")
     }
 
@@ -84,9 +101,18 @@ impl Each {
             sqlite.push_str(before);
             postgres.push_str(before);
             rest = after;
-            if place == "rows" {
-                postgres.push_str("{rows}");
-                continue;
+            match place {
+                "rows" => {
+                    postgres.push_str("{rows}");
+                    continue;
+                }
+                "each" | "each lateral" => {
+                    sqlite.push_str("from");
+                    let lateral = place.trim_start_matches("each");
+                    postgres.push_str(&format!("{{rows}} cross join{lateral}"));
+                    continue;
+                }
+                _ => {}
             }
             let (name, kind) = place.split_once(':').map_or((place, Kind::Text), |(name, _int)| (name, Kind::Int));
             sqlite.push_str(&format!("${name}"));
@@ -110,9 +136,6 @@ impl Each {
             postgres = format!("{before}select {row} {rows}{after}");
         }
         postgres = postgres.replace("{rows}", &rows);
-        if !number.is_empty() {
-            postgres.push_str(" returning r.nth");
-        }
         Self { sqlite, postgres, columns }
     }
 
@@ -146,6 +169,21 @@ impl Each {
             added.map_err(sqlx::Error::Encode)?;
         }
         Ok(arguments)
+    }
+
+    /// Reads from SQLite; answers what has been found for each row.
+    pub fn found<T: Row, F: Fields>(&self, connection: &Connection, rows: &[F]) -> Result<Vec<Vec<T>>> {
+        let mut statement = connection.prepare_cached(&self.sqlite)?;
+        let places = places::<F>(&statement)?;
+        let find = |row| {
+            bind(&mut statement, &places, row)?;
+            let (mut rows, mut found) = (statement.raw_query(), Vec::new());
+            while let Some(row) = rows.next()? {
+                found.push(T::read(&mut Columns::Sqlite(row, 0))?);
+            }
+            Ok(found)
+        };
+        rows.iter().map(find).collect()
     }
 
     /// Writes rows to SQLite; answers the indices of those that have changed something.
@@ -213,5 +251,13 @@ mod tests {
              where t.a = r.a and t.n < r.n returning r.nth"
                 .replace("\n            ", "")
         );
+    }
+
+    #[test]
+    fn what_is_found_is_told_apart_by_number() {
+        let each = Each::reading("select t.n {each} t where t.a = {a}", "for update of t");
+        assert_eq!(each.sqlite, "select t.n from t where t.a = $a");
+        let rows = "from unnest($1::text[]) with ordinality r (a, nth)";
+        assert_eq!(each.postgres, format!("select r.nth, t.n {rows} cross join t where t.a = r.a for update of t"));
     }
 }

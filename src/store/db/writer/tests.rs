@@ -1,0 +1,279 @@
+//! Who shares a COMMIT, who goes first, and what fails with whom.
+
+use std::{future::Future, pin::pin};
+
+use futures_util::poll;
+
+use super::{line::GO_BEFORE, *};
+use crate::store::db::migrations;
+
+impl Tx {
+    async fn commit(self) -> Result<()> {
+        self.submit()?.await.unwrap()
+    }
+}
+
+/// A disk that takes what is written when it is told to, and as it is told.
+struct SlowDisk(std::sync::mpsc::Sender<io::Result<()>>);
+
+impl SlowDisk {
+    fn new() -> (Self, impl FnMut() -> io::Result<()> + Send + 'static) {
+        let (told, orders) = std::sync::mpsc::channel();
+        (Self(told), move || orders.recv().unwrap_or(Ok(())))
+    }
+
+    fn takes(&self, what: io::Result<()>) {
+        self.0.send(what).unwrap();
+    }
+}
+
+struct Scratch {
+    writer: Writer,
+    reader: Connection,
+    _folder: tempfile::TempDir,
+}
+
+impl Scratch {
+    async fn new() -> Self {
+        Self::on(|| Ok(())).await
+    }
+
+    async fn on(sync: impl FnMut() -> io::Result<()> + Send + 'static) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let place = Place::of(&format!("sqlite:{}", folder.path().join("reveille.db").display())).unwrap();
+        let mut connection = place.connect().unwrap();
+        migrations::apply(&mut connection).unwrap();
+        let tables = "create table parent (id integer primary key);
+                      create table child (id integer references parent (id))";
+        connection.execute_batch(tables).unwrap();
+        let writer = Writer::new(place.clone(), connection, Marks::default(), sync);
+        Self { writer, reader: place.connect_plainly().unwrap(), _folder: folder }
+    }
+
+    fn parents(&self) -> Vec<i64> {
+        sqlite::fetch_all(&self.reader, "select id from parent order by id", ()).unwrap()
+    }
+}
+
+fn run(tx: &mut Tx, sql: &str) {
+    tx.connection().unwrap().execute_batch(sql).unwrap();
+}
+
+/// Runs until it waits for something else than the committer.
+async fn stands_still<F: Future>(future: &mut std::pin::Pin<&mut F>) -> bool {
+    for _ in 0..50 {
+        if poll!(future.as_mut()).is_ready() {
+            return false;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+    }
+    true
+}
+
+#[tokio::test]
+async fn who_is_in_line_shares_the_commit() {
+    let scratch = Scratch::new().await;
+    let mut first = scratch.writer.begin().await.unwrap();
+    run(&mut first, "insert into parent values (1)");
+    let writer = scratch.writer.clone();
+    let mut second = pin!(writer.begin());
+    assert!(poll!(second.as_mut()).is_pending());
+
+    let mut committed = pin!(first.commit());
+    assert!(stands_still(&mut committed).await, "one in line has come before the COMMIT");
+    let mut second = second.await.unwrap();
+    run(&mut second, "insert into parent values (2)");
+    assert!(stands_still(&mut committed).await);
+    assert_eq!(scratch.parents(), [0_i64; 0]);
+    second.commit().await.unwrap();
+    committed.await.unwrap();
+    assert_eq!(scratch.parents(), [1, 2]);
+}
+
+#[tokio::test]
+async fn who_is_waited_for_goes_before_who_is_not() {
+    let scratch = Scratch::new().await;
+    let first = scratch.writer.begin().await.unwrap();
+    let (one, other) = (scratch.writer.clone(), scratch.writer.clone());
+    let (mut unhurried, mut hurried) = (pin!(one.begin_unhurried()), pin!(other.begin()));
+    assert!(poll!(unhurried.as_mut()).is_pending() && poll!(hurried.as_mut()).is_pending());
+    drop(first);
+    assert!(stands_still(&mut unhurried).await);
+    let hurried = hurried.await.unwrap();
+    assert!(stands_still(&mut unhurried).await);
+
+    drop(hurried);
+    unhurried.await.unwrap();
+}
+
+#[tokio::test]
+async fn who_is_not_waited_for_has_its_turn_after_all() {
+    let scratch = Scratch::new().await;
+    let writer = &scratch.writer;
+    let mut unhurried = pin!(writer.begin_unhurried());
+    let mut at_the_head = writer.begin().await.unwrap();
+    assert!(poll!(unhurried.as_mut()).is_pending());
+    for _ in 0..GO_BEFORE {
+        let mut next = Box::pin(writer.begin());
+        assert!(poll!(next.as_mut()).is_pending());
+        drop(at_the_head);
+        at_the_head = next.await.unwrap();
+    }
+    let mut next = pin!(writer.begin());
+    assert!(poll!(next.as_mut()).is_pending());
+    drop(at_the_head);
+    drop(unhurried.await.unwrap());
+    next.await.unwrap();
+}
+
+#[tokio::test]
+async fn who_leaves_the_line_is_passed_over() {
+    let scratch = Scratch::new().await;
+    let first = scratch.writer.begin().await.unwrap();
+    let writer = &scratch.writer;
+    let (mut gone, mut next) = (Box::pin(writer.begin()), pin!(writer.begin()));
+    assert!(poll!(gone.as_mut()).is_pending() && poll!(next.as_mut()).is_pending());
+    drop(gone);
+    drop(first);
+    next.await.unwrap();
+}
+
+#[tokio::test]
+async fn one_that_gives_up_takes_nothing_with_it() {
+    let scratch = Scratch::new().await;
+    let mut first = scratch.writer.begin().await.unwrap();
+    run(&mut first, "insert into parent values (1)");
+    let writer = scratch.writer.clone();
+    let (mut second, mut third) = (pin!(writer.begin()), pin!(writer.begin()));
+    assert!(poll!(second.as_mut()).is_pending() && poll!(third.as_mut()).is_pending());
+    let mut committed = pin!(first.commit());
+    assert!(stands_still(&mut committed).await);
+
+    let mut second = second.await.unwrap();
+    run(&mut second, "insert into parent values (2)");
+    drop(second);
+    let mut third = third.await.unwrap();
+    run(&mut third, "insert into parent values (3)");
+    third.commit().await.unwrap();
+    committed.await.unwrap();
+    assert_eq!(scratch.parents(), [1, 3]);
+
+    // With nobody behind it, it is the committer that undoes it, and the file is free.
+    let mut last = scratch.writer.begin().await.unwrap();
+    run(&mut last, "insert into parent values (4)");
+    drop(last);
+    drop(scratch.writer.quiet().await.unwrap());
+    scratch.reader.execute_batch("insert into parent values (5)").unwrap();
+    assert_eq!(scratch.parents(), [1, 3, 5]);
+}
+
+#[tokio::test]
+async fn who_has_gone_away_while_it_is_committed_is_committed() {
+    let scratch = Scratch::new().await;
+    let mut tx = scratch.writer.begin().await.unwrap();
+    run(&mut tx, "insert into parent values (1)");
+    {
+        let mut committed = pin!(tx.commit());
+        assert!(poll!(committed.as_mut()).is_pending());
+    }
+    drop(scratch.writer.quiet().await.unwrap());
+    assert_eq!(scratch.parents(), [1]);
+}
+
+#[tokio::test]
+async fn what_sqlite_has_rolled_back_by_itself_is_not_committed() {
+    let scratch = Scratch::new().await;
+    let mut first = scratch.writer.begin().await.unwrap();
+    run(&mut first, "insert into parent values (1); rollback");
+    assert!(first.commit().await.is_err());
+    let mut next = scratch.writer.begin().await.unwrap();
+    run(&mut next, "insert into parent values (2)");
+    next.commit().await.unwrap();
+    assert_eq!(scratch.parents(), [2]);
+}
+
+#[tokio::test]
+async fn the_first_that_gives_up_takes_nothing_with_it() {
+    let scratch = Scratch::new().await;
+    let mut first = scratch.writer.begin().await.unwrap();
+    run(&mut first, "insert into parent values (1)");
+    let writer = scratch.writer.clone();
+    let mut next = pin!(writer.begin());
+    assert!(poll!(next.as_mut()).is_pending());
+    drop(first);
+    let mut next = next.await.unwrap();
+    run(&mut next, "insert into parent values (2)");
+    next.commit().await.unwrap();
+    assert_eq!(scratch.parents(), [2]);
+}
+
+#[tokio::test]
+async fn a_commit_that_fails_fails_for_all_and_the_next_begins_anew() {
+    let scratch = Scratch::new().await;
+    let mut first = scratch.writer.begin().await.unwrap();
+    run(&mut first, "insert into parent values (1)");
+    let writer = scratch.writer.clone();
+    let mut second = pin!(writer.begin());
+    assert!(poll!(second.as_mut()).is_pending());
+    let mut committed = pin!(first.commit());
+    assert!(stands_still(&mut committed).await);
+
+    let mut second = second.await.unwrap();
+    run(&mut second, "pragma defer_foreign_keys = on; insert into child values (7)");
+    assert!(second.commit().await.is_err());
+    assert!(committed.await.is_err());
+    assert_eq!(scratch.parents(), [0_i64; 0]);
+
+    let mut third = scratch.writer.begin().await.unwrap();
+    run(&mut third, "insert into parent values (3)");
+    third.commit().await.unwrap();
+    assert_eq!(scratch.parents(), [3]);
+    scratch.writer.close().await.unwrap();
+    assert!(scratch.writer.begin().await.is_err(), "it does not open the file again");
+}
+
+#[tokio::test]
+async fn nothing_is_answered_or_read_before_it_is_on_the_disk_but_the_next_is_written_meanwhile() {
+    let (disk, sync) = SlowDisk::new();
+    let scratch = Scratch::on(sync).await;
+    let mut first = scratch.writer.begin().await.unwrap();
+    run(&mut first, "insert into parent values (1)");
+    let (mut first, mut reader) = (pin!(first.commit()), pin!(scratch.writer.disk().holds_what_is_seen()));
+    assert!(stands_still(&mut first).await);
+    assert_eq!(scratch.parents(), [1], "it has been committed, and can be seen");
+    assert!(stands_still(&mut reader).await);
+
+    let mut second = scratch.writer.begin().await.unwrap();
+    run(&mut second, "insert into parent values (2)");
+    let mut second = pin!(second.commit());
+    assert!(stands_still(&mut second).await);
+    assert_eq!(scratch.parents(), [1], "a COMMIT waits until the disk is free, for others may share it");
+
+    disk.takes(Ok(()));
+    first.await.unwrap();
+    reader.await.unwrap();
+    assert!(stands_still(&mut second).await);
+    assert_eq!(scratch.parents(), [1, 2]);
+    disk.takes(Ok(()));
+    second.await.unwrap();
+    scratch.writer.disk().holds_what_is_seen().await.unwrap();
+}
+
+#[tokio::test]
+async fn what_the_disk_refuses_is_said_to_all_and_nothing_more_is_written() {
+    let (disk, sync) = SlowDisk::new();
+    let scratch = Scratch::on(sync).await;
+    let mut first = scratch.writer.begin().await.unwrap();
+    run(&mut first, "insert into parent values (1)");
+    let mut first = pin!(first.commit());
+    assert!(stands_still(&mut first).await);
+    let second = scratch.writer.begin().await.unwrap();
+    let mut second = pin!(second.commit());
+    assert!(stands_still(&mut second).await);
+
+    disk.takes(Err(io::Error::other("no space left")));
+    for refused in [first.await, second.await, scratch.writer.disk().holds_what_is_seen().await] {
+        assert_eq!(refused.unwrap_err().to_string(), "the transaction could not be committed: no space left");
+    }
+    assert!(scratch.writer.begin().await.is_err());
+}
