@@ -42,15 +42,22 @@ type Asked<Q, A> = (Q, oneshot::Sender<Result<A>>);
 type Written<A> = (Vec<oneshot::Sender<Result<A>>>, Result<(Vec<A>, Submitted)>);
 
 impl<Q: Request + Send + Sync + 'static, A: Send + 'static> Group<Q, A> {
-    /// Starts the queue; `write` puts a whole batch into one transaction and answers each request in its place.
-    pub fn start<F, Fut>(name: &'static str, db: &Db, tasks: &TaskTracker, write: F) -> Self
+    /// Starts the queue; `write` puts a whole batch into one transaction and answers each request in its place. When that can be seen by
+    /// all and is on the disk, `then` is called, and the requests are answered.
+    pub fn start<F, Fut>(
+        name: &'static str,
+        db: &Db,
+        tasks: &TaskTracker,
+        write: F,
+        then: impl Fn() + Send + 'static,
+    ) -> Self
     where
         F: Fn(Db, Arc<Vec<Q>>) -> Fut + Send + Sync + 'static,
         Fut: Future<Output = Result<(Vec<A>, Submitted)>> + Send,
     {
         let (queue, mut waiting) = mpsc::channel::<Asked<Q, A>>(WAITING);
         let (written, on_their_way) = mpsc::channel(AHEAD);
-        tasks.spawn(answer(on_their_way));
+        tasks.spawn(answer(on_their_way, then));
         let to = db.clone();
         db.start(name, tasks, async move {
             let mut batch = Vec::with_capacity(BATCH);
@@ -81,12 +88,13 @@ impl<Q: Request + Send + Sync + 'static, A: Send + 'static> Group<Q, A> {
 }
 
 /// Answers in the order in which it has been written.
-async fn answer<A>(mut on_their_way: mpsc::Receiver<Written<A>>) {
+async fn answer<A>(mut on_their_way: mpsc::Receiver<Written<A>>, then: impl Fn()) {
     while let Some((callers, written)) = on_their_way.recv().await {
         let written = match written {
             Ok((answers, submitted)) => submitted.done().await.map(|()| answers).map_err(Error::from),
             Err(error) => Err(error),
         };
+        then();
         // A caller that has gone away does not mind.
         match written {
             Ok(answers) => callers.into_iter().zip(answers).for_each(|(caller, answer)| drop(caller.send(Ok(answer)))),

@@ -209,30 +209,29 @@ impl Store {
         db.keep_days(clock.now(), Timestamp::default()).await;
         let accepts = {
             let (clock, node) = (clock.clone(), Arc::clone(&node));
-            Group::start("accept", &db, tasks, move |db, batch: Arc<Vec<Accept>>| {
-                let (now, node) = (clock.now(), Arc::clone(&node));
-                async move {
-                    let accepted = events::accept(&db, now, options.fanout_chunk, &batch).await;
-                    node.ring();
-                    accepted
-                }
-            })
+            let write = move |db, batch: Arc<Vec<Accept>>| {
+                let now = clock.now();
+                async move { events::accept(&db, now, options.fanout_chunk, &batch).await }
+            };
+            Group::start("accept", &db, tasks, write, move || node.ring())
         };
         let visits = {
             let clock = clock.clone();
-            Group::start("visit", &db, tasks, move |db, batch: Arc<Vec<Visit>>| {
+            let write = move |db, batch: Arc<Vec<Visit>>| {
                 let now = clock.now();
                 async move { visits::write(&db, now, &batch).await }
-            })
+            };
+            Group::start("visit", &db, tasks, write, || {})
         };
         let settings = Arc::new(SettingsCache::default());
         let bulk = Arc::new(AtomicUsize::new(usize::MAX));
         let finishes = {
             let (clock, settings, bulk) = (clock.clone(), Arc::clone(&settings), Arc::clone(&bulk));
-            Group::start("finish", &db, tasks, move |db, batch: Arc<Vec<Finished>>| {
+            let write = move |db, batch: Arc<Vec<Finished>>| {
                 let (settings, now, bulk) = (Arc::clone(&settings), clock.now(), bulk.load(Ordering::Relaxed));
                 async move { finish::write(&db, &settings, now, &batch, bulk).await }
-            })
+            };
+            Group::start("finish", &db, tasks, write, || {})
         };
         let (under_way, device_counts, wake_rates) = (UnderWay::default(), KeptCounts::default(), LastLook::default());
         let erasing = Notify::new();
