@@ -51,7 +51,7 @@ impl Store {
         let sql = "select l.app_id, l.name from alarms l join apps a on a.id = l.app_id
                    where (l.announced_at is null or l.ended_at is not null) and a.deleted_at is null
                    order by l.raised_at limit $1";
-        let waiting: Vec<(Word<AppId>, String)> = self.db().fetch_all(sql, (AT_ONCE,)).await?;
+        let waiting: Vec<(Word<AppId>, String)> = self.db().peek_all(sql, (AT_ONCE,)).await?;
         for (app, name) in &waiting {
             self.announce_one(app.0, name).await?;
         }

@@ -187,7 +187,11 @@ impl Store {
         let sql = "select k.app_id, k.scopes from app_keys k join apps a on a.id = k.app_id
                    where k.secret_hash = $1 and a.deleted_at is null and (k.expires_at is null or k.expires_at > $2)";
         let values = (secret::hash(secret), self.inner.clock.now().as_ms());
-        let row: Option<(Word<AppId>, Json<Vec<Scope>>)> = self.db().fetch_optional(sql, values).await?;
+        // What its holder is answered is read or written after this.
+        let row: Option<(Word<AppId>, Json<Vec<Scope>>)> = self.db().peek_optional(sql, values).await?;
+        if row.is_none() {
+            self.db().until_on_disk().await?;
+        }
         Ok(row.map(|(app, scopes)| KeyHolder { app: app.0, scopes: scopes.0 }))
     }
 }

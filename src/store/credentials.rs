@@ -122,9 +122,11 @@ impl Store {
         if let Some((name, what)) =
             others.iter().find_map(|other| Some((other.name.clone(), scope.overlap(&other.scope)?)))
         {
+            tx.leave().await?;
             return Ok(PutCredential::Overlaps { name, what });
         }
         if others.len() >= limits::CREDENTIALS {
+            tx.leave().await?;
             return Ok(PutCredential::TooMany);
         }
         // The time is part of the version: a name that was deleted and put again is another credential.

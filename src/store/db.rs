@@ -191,7 +191,7 @@ impl Db {
         let mut tx = self.snapshot().await?;
         let found = work(&mut tx).await?;
         drop(tx);
-        self.holds_what_is_seen().await?;
+        self.until_on_disk().await?;
         Ok(found)
     }
 
@@ -202,10 +202,10 @@ impl Db {
         })
     }
 
-    /// Waits until what has been read is on the disk. In PostgreSQL nobody sees it before.
-    async fn holds_what_is_seen(&self) -> Result<()> {
+    /// Waits until all that can have been read by now is on the disk. In PostgreSQL nobody sees it before.
+    pub async fn until_on_disk(&self) -> Result<()> {
         match self {
-            Self::Sqlite(file) => file.holds_what_is_seen().await,
+            Self::Sqlite(file) => file.until_on_disk().await,
             Self::Postgres(_) => Ok(()),
         }
     }
@@ -239,7 +239,7 @@ impl Db {
     /// Rows of one statement, read.
     pub async fn fetch_all<T: Row>(&self, sql: &'static str, values: impl Values) -> Result<Vec<T>> {
         let found = self.peek_all(sql, values).await?;
-        self.holds_what_is_seen().await?;
+        self.until_on_disk().await?;
         Ok(found)
     }
 
@@ -247,19 +247,19 @@ impl Db {
     pub async fn survey<T: Row + 'static>(&self, sql: &'static str, values: impl Values + 'static) -> Result<Vec<T>> {
         let Self::Sqlite(file) = self else { return self.fetch_all(sql, values).await };
         let found = file.survey(sql, values).await?;
-        self.holds_what_is_seen().await?;
+        self.until_on_disk().await?;
         Ok(found)
     }
 
     /// The row of one statement, read, if there is one.
     pub async fn fetch_optional<T: Row>(&self, sql: &'static str, values: impl Values) -> Result<Option<T>> {
         let found = self.peek_optional(sql, values).await?;
-        self.holds_what_is_seen().await?;
+        self.until_on_disk().await?;
         Ok(found)
     }
 
-    /// Rows of one statement, read. They may not be on the disk yet: whoever has them says nothing of them before it has read or written
-    /// something else as well.
+    /// Rows of one statement, read. They may not be on the disk yet: whoever has them says nothing of them before something else has been
+    /// read or written, or [`Db::until_on_disk`].
     pub async fn peek_all<T: Row>(&self, sql: &'static str, values: impl Values) -> Result<Vec<T>> {
         match self {
             Self::Sqlite(file) => sqlite::fetch_all(file.reader().await?.connection()?, sql, values),
@@ -442,6 +442,15 @@ impl Tx {
     /// Makes it so: when this returns, it is on the disk.
     pub async fn commit(self) -> Result<()> {
         self.submit().await?.done().await
+    }
+
+    /// Takes back what was written here, if anything, for what was read is the answer; when this returns, that is on the disk.
+    pub async fn leave(self) -> Result<()> {
+        match self {
+            Self::Sqlite(tx) => tx.leave().await,
+            Self::SqliteSnapshot(_) => Ok(()),
+            Self::Postgres(tx) => Ok(tx.rollback().await?),
+        }
     }
 
     /// Hands it over to be committed. Whoever writes next goes on from there, and is committed with it or after it.

@@ -213,6 +213,7 @@ impl Store {
         let now = self.inner.clock.now();
         let mut tx = self.db().begin().await?;
         let Some(through) = operations::next_position(&mut tx, app).await? else {
+            tx.leave().await?;
             return Ok(false);
         };
         levels::hold(&mut tx, [(app, device)]).await?;
@@ -224,6 +225,7 @@ impl Store {
             tx.execute(sql, (Word(app), Word(device))).await?;
         }
         if tx.execute("delete from devices where app_id = $1 and id = $2", (Word(app), Word(device))).await? == 0 {
+            tx.leave().await?;
             return Ok(false);
         }
         // Timeline and feed may be long: one chunk now, and the rest goes on by itself.

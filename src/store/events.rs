@@ -163,9 +163,7 @@ pub(super) async fn accept(
     let mut tx = db.begin().await?;
     let answers = append(&mut tx, now, chunk, batch).await?;
     fault::point("accept: before the commit");
-    let submitted = tx.submit().await?;
-    fault::point("accept: after the commit");
-    Ok((answers, submitted))
+    Ok((answers, tx.submit().await?))
 }
 
 /// Appends the events of a batch of requests in a few statements, however many there are.

@@ -56,6 +56,9 @@ impl Raise {
 /// Apps that one look tries, should other processes be at all of the first.
 const APPS_TRIED: i64 = 10;
 
+/// Feeds of one transaction whose followers are asked for together; each may have a chunk of them.
+const FEEDS_AT_ONCE: usize = 128;
+
 /// How a fan-out goes on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FanOut {
@@ -87,8 +90,9 @@ static FOLLOWERS: LazyLock<Each> = LazyLock::new(|| {
         "select f.device_id, f.since
          {each lateral} (select device_id, since from follows
                          where app_id = {app} and feed = {feed} and device_id > {after}
-                         order by device_id limit {most:int}) f",
-        "order by r.nth, f.device_id",
+                         order by device_id limit {most:int}) f
+         order by f.device_id",
+        "",
     )
 });
 
@@ -239,16 +243,22 @@ pub(super) async fn begin(tx: &mut Tx, raises: Vec<Raise>, chunk: u32, now: Time
             feeds.len() - 1
         });
     }
-    let followers: Vec<Vec<Follower>> = tx.fetch_each(&FOLLOWERS, &feeds).await?;
+    let mut followers: Vec<Vec<Follower>> = Vec::with_capacity(feeds.len());
+    for feeds in feeds.chunks(FEEDS_AT_ONCE) {
+        // Whose turn it is not any more are not read.
+        if followers.iter().map(Vec::len).sum::<usize>() <= chunk as usize {
+            followers.extend(tx.fetch_each(&FOLLOWERS, feeds).await?);
+        }
+    }
     let (mut heard, mut later, mut left) = (Vec::new(), Vec::new(), chunk as usize);
     for by in &raises {
         let place = places.get(&(by.app, by.feed.as_str()));
-        let followers = place.and_then(|place| followers.get(*place)).map(Vec::as_slice).unwrap_or_default();
-        if followers.len() <= left {
-            left -= followers.len();
-            heard.extend(followers.iter().map(|follower| (by, follower)));
-        } else {
-            later.push(by);
+        match place.and_then(|place| followers.get(*place)) {
+            Some(followers) if followers.len() <= left => {
+                left -= followers.len();
+                heard.extend(followers.iter().map(|follower| (by, follower)));
+            }
+            _ => later.push(by),
         }
     }
     raise(tx, heard.into_iter(), now, now).await?;

@@ -137,7 +137,6 @@ pub(super) async fn write(
         }
         fault::point("finish: before the commit");
         submitted = tx.submit().await?.and(submitted);
-        fault::point("finish: after the commit");
     }
     Ok((due, submitted))
 }

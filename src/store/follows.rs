@@ -42,13 +42,16 @@ impl Store {
         counter(&mut tx, app).await?;
         levels::hold(&mut tx, [(app, device)]).await?;
         let Some(device) = devices::find(&mut tx, app, device).await? else {
+            tx.leave().await?;
             return Ok(Follow::NoDevice);
         };
         let present = feeds_of(&mut tx, app, device.id).await?;
         if present.contains(feed) {
+            tx.leave().await?;
             return Ok(Follow::Done);
         }
         if present.iter().filter(|feed| followable(feed.as_str()).is_ok()).count() >= limits::EXPLICIT_FEEDS {
+            tx.leave().await?;
             return Ok(Follow::TooMany);
         }
         let position = add(&mut tx, &device, std::slice::from_ref(feed)).await?;
@@ -68,6 +71,7 @@ impl Store {
         counter(&mut tx, app).await?;
         levels::hold(&mut tx, [(app, device)]).await?;
         let Some(device) = devices::find(&mut tx, app, device).await? else {
+            tx.leave().await?;
             return Ok(Follow::NoDevice);
         };
         remove(&mut tx, app, &[Word(device.id)], std::slice::from_ref(feed), self.inner.clock.now()).await?;

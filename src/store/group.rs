@@ -18,11 +18,11 @@ const WORK: usize = 500;
 /// … and so many wait for one; more are told that the store is busy.
 const WAITING: usize = 4096;
 
-/// While so many transactions are on their way to the disk, the next one gathers.
+/// So many transactions may be written while the one before them is on its way to the disk; then the next one gathers.
 const AHEAD: usize = 1;
 
-/// A queue of requests that are written together. While one transaction is on its way to the disk, the next one is written and those behind
-/// it gather, so nobody waits for company.
+/// A queue of requests that are written together. While one transaction is on its way to the disk, the next one is written and the one
+/// behind it gathers, so nobody waits for company.
 pub struct Group<Q, A> {
     queue: mpsc::Sender<Asked<Q, A>>,
 }

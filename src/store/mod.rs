@@ -88,6 +88,7 @@ use crate::{
         record::Load,
         time::{Clock, Timestamp},
     },
+    fault,
     secret::Secrets,
 };
 
@@ -213,7 +214,10 @@ impl Store {
                 let now = clock.now();
                 async move { events::accept(&db, now, options.fanout_chunk, &batch).await }
             };
-            Group::start("accept", &db, tasks, write, move || node.ring())
+            Group::start("accept", &db, tasks, write, move || {
+                fault::point("accept: after the commit");
+                node.ring();
+            })
         };
         let visits = {
             let clock = clock.clone();
@@ -221,7 +225,7 @@ impl Store {
                 let now = clock.now();
                 async move { visits::write(&db, now, &batch).await }
             };
-            Group::start("visit", &db, tasks, write, || {})
+            Group::start("visit", &db, tasks, write, || fault::point("fetch: after the commit"))
         };
         let settings = Arc::new(SettingsCache::default());
         let bulk = Arc::new(AtomicUsize::new(usize::MAX));
@@ -231,7 +235,7 @@ impl Store {
                 let (settings, now, bulk) = (Arc::clone(&settings), clock.now(), bulk.load(Ordering::Relaxed));
                 async move { finish::write(&db, &settings, now, &batch, bulk).await }
             };
-            Group::start("finish", &db, tasks, write, || {})
+            Group::start("finish", &db, tasks, write, || fault::point("finish: after the commit"))
         };
         let (under_way, device_counts, wake_rates) = (UnderWay::default(), KeptCounts::default(), LastLook::default());
         let erasing = Notify::new();

@@ -44,6 +44,7 @@ impl Store {
         let id = id::new(now);
         let mut tx = self.db().begin().await?;
         let Some(through) = next_position(&mut tx, app).await? else {
+            tx.leave().await?;
             return Ok(None);
         };
         let erasure = Erasure { app, subject, through, asked_at: now };

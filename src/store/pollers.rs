@@ -174,6 +174,7 @@ impl Store {
         // What a poll is answered with is read or written after this.
         let found: Option<PollerRow> = self.db().peek_optional(sql, (hash.clone(), now.as_ms())).await?;
         let Some(row) = found else {
+            self.db().until_on_disk().await?;
             return Ok(None);
         };
         let (app, device) = (row.app.0, row.device.0);

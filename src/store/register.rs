@@ -60,6 +60,7 @@ impl Store {
         let now = self.inner.clock.now();
         let mut tx = self.db().begin().await?;
         if follows::counter(&mut tx, app).await?.is_none() {
+            tx.leave().await?;
             return Ok(None);
         }
         hold(&mut tx, app, &registration.installation_id, registration.token.as_ref()).await?;
@@ -95,6 +96,7 @@ impl Store {
         follows::counter(&mut tx, app).await?;
         hold(&mut tx, app, &id.to_string(), patch.token.as_ref()).await?;
         let Some(mut device) = devices::find(&mut tx, app, id).await? else {
+            tx.leave().await?;
             return Ok(Patched::NoDevice);
         };
         let registration = Registration {

@@ -137,7 +137,6 @@ pub(super) async fn write(db: &Db, now: Timestamp, batch: &[Visit]) -> Result<(V
     tallies.write(&mut tx).await?;
     fault::point("fetch: before the commit");
     let submitted = tx.submit().await?;
-    fault::point("fetch: after the commit");
     let missed: HashMap<DeviceId, u32> = devices.iter().map(|after| (after.device, after.missed)).collect();
     let visited = callers.iter().map(|device| Visited { missed: missed.get(device).copied().unwrap_or(0) });
     Ok((visited.collect(), submitted))

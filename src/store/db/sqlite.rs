@@ -105,10 +105,12 @@ impl File {
         migrated.with_context(|| format!("cannot bring the database {url} up to date"))?;
         let cleaner = place.connect()?;
         cleaner.busy_timeout(CLEANER_TIMEOUT)?;
+        // What a disk has refused may look as if it were there: it is written back anew, and the WAL begins again.
+        cleaner.execute_batch("pragma wal_checkpoint(truncate)").with_context(cannot)?;
         let cleaner = Cleaner(Arc::new(Mutex::new(Some(cleaner))));
         let marks = Marks::default();
         marks.watch(&connection)?;
-        let wal = place.wal().with_context(cannot)?;
+        let wal = place::wal(&connection).with_context(cannot)?;
         let writer = Writer::new(place.clone(), connection, marks.clone(), move || wal.sync_data());
         on_a_thread("checkpoint", checkpoint::run(cleaner.clone(), writer.commits().await?));
         Ok(Self { readers: Readers::new(place), writer, cleaner, marks })
@@ -126,8 +128,8 @@ impl File {
         self.writer.begin_unhurried().await
     }
 
-    pub async fn holds_what_is_seen(&self) -> Result<()> {
-        self.writer.disk().holds_what_is_seen().await
+    pub async fn until_on_disk(&self) -> Result<()> {
+        self.writer.disk().until_on_disk().await
     }
 
     pub async fn reader(&self) -> Result<Reader> {
@@ -161,10 +163,11 @@ impl File {
 
     pub async fn close(&self) {
         self.readers.close();
-        self.cleaner.close();
         if let Err(error) = self.writer.close().await {
             tracing::warn!(%error, "the database was not closed as it should be");
         }
+        // The last one: with it the WAL goes, which the writer brings to the disk.
+        self.cleaner.close();
     }
 }
 
@@ -285,5 +288,17 @@ mod tests {
         assert!(!db.overwrite_deleted().await.unwrap(), "it may still look at what is gone");
         drop(reader);
         assert!(db.overwrite_deleted().await.unwrap());
+    }
+
+    #[tokio::test]
+    async fn a_database_may_lie_behind_a_link() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, link) = (folder.path().join("real/reveille.db"), folder.path().join("reveille.db"));
+        std::fs::create_dir(folder.path().join("real")).unwrap();
+        Db::open(&format!("sqlite:{}", path.display())).await.unwrap().close().await;
+        std::os::unix::fs::symlink(&path, &link).unwrap();
+        let db = Db::open(&format!("sqlite:{}", link.display())).await.unwrap();
+        db.execute("create table found (id integer primary key)", ()).await.unwrap();
+        assert_eq!(db.fetch_all::<(i64,)>("select count(*) from found", ()).await.unwrap(), [(0,)]);
     }
 }

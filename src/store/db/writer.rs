@@ -152,10 +152,10 @@ impl Writer {
         let mut turn = self.quiet().await?;
         let head = turn.head()?;
         head.closed = true;
-        match head.connection.take() {
-            Some(connection) => Ok(connection.close().map_err(|(_, error)| error)?),
-            None => Ok(()),
+        if let Some(connection) = head.connection.take() {
+            connection.close().map_err(|(_, error)| error)?;
         }
+        self.disk.until_on_disk().await
     }
 }
 
@@ -207,8 +207,7 @@ impl Head {
             self.state = State::Kept(part);
         }
         self.hurried |= hurry == Hurry::Yes;
-        let (waits, committed) = oneshot::channel();
-        self.waiting.push(waits);
+        let committed = self.wait();
         if self.connection.as_ref().is_none_or(Connection::is_autocommit) {
             // As it does when the disk is full.
             self.fail(&"SQLite has rolled it back");
@@ -216,10 +215,27 @@ impl Head {
         committed
     }
 
+    /// To one that gives up: the COMMIT of what it has seen, if that has not come yet.
+    fn wait_for_those_before(&mut self) -> Option<oneshot::Receiver<Result<()>>> {
+        matches!(self.state, State::Begun(Part::A | Part::B)).then(|| self.wait())
+    }
+
+    fn wait(&mut self) -> oneshot::Receiver<Result<()>> {
+        let (waits, committed) = oneshot::channel();
+        self.waiting.push(waits);
+        committed
+    }
+
     fn commit(&mut self) {
         let sql: &[&str] = match self.state {
             State::Idle => return,
-            State::Begun(Part::First) => &["rollback"],
+            State::Begun(Part::First) => {
+                match self.execute(&["rollback"]) {
+                    Ok(()) => self.state = State::Idle,
+                    Err(error) => self.fail(&error),
+                }
+                return;
+            }
             State::Begun(Part::A) => &["rollback to a", "commit"],
             State::Begun(Part::B) => &["rollback to b", "commit"],
             State::Kept(_) => &["commit"],
@@ -268,6 +284,18 @@ impl Tx {
     /// Whether somebody who is waited for stands in line.
     pub fn is_wanted(&self) -> bool {
         self.turn.is_wanted()
+    }
+
+    /// Takes back what was written, and waits until what was read is on the disk.
+    pub async fn leave(self) -> Result<()> {
+        let Self { mut turn, .. } = self;
+        let head = turn.head()?;
+        let (disk, before) = (head.disk.clone(), head.wait_for_those_before());
+        drop(turn);
+        if let Some(before) = before {
+            before.await.map_err(|_| Error::Closed)??;
+        }
+        disk.until_on_disk().await
     }
 
     /// Lets the next one go on; what is answered is to be waited for until it is on the disk.

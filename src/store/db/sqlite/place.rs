@@ -68,18 +68,7 @@ impl Place {
         }
     }
 
-    /// The WAL, to which a COMMIT writes. A connection has to have read or written.
-    pub fn wal(&self) -> std::io::Result<File> {
-        let mut name = self.path.clone().into_os_string();
-        name.push("-wal");
-        let wal = File::open(&name)?;
-        // SQLite would make sure of its name with the first COMMIT that waits for the disk; here none does.
-        let folder = self.path.parent().filter(|folder| !folder.as_os_str().is_empty());
-        File::open(folder.unwrap_or(Path::new(".")))?.sync_all()?;
-        Ok(wal)
-    }
-
-    /// A connection that writes as safely as SQLite can: a COMMIT is on the disk, and what is erased is overwritten, not only forgotten.
+    /// A connection that writes as safely as SQLite can: a COMMIT is on the disk when it returns, and what is erased is overwritten, not only forgotten.
     pub fn connect(&self) -> Result<Connection> {
         let connection = self.connect_plainly()?;
         connection.pragma_update(None, "journal_mode", "wal")?;
@@ -117,4 +106,18 @@ impl Place {
         connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
         Ok(connection)
     }
+}
+
+/// The WAL of a connection that has read or written.
+pub fn wal(connection: &Connection) -> std::io::Result<File> {
+    // Where SQLite has found the database: a link has been followed.
+    let path = Path::new(connection.path().unwrap_or_default());
+    let mut name = path.as_os_str().to_owned();
+    name.push("-wal");
+    let wal = File::open(name)?;
+    // SQLite would make sure of its name with the first COMMIT that waits for the disk, where it may; here none does.
+    if let Some(Ok(folder)) = path.parent().map(File::open) {
+        folder.sync_all()?;
+    }
+    Ok(wal)
 }

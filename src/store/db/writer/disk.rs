@@ -2,7 +2,7 @@
 //!
 //! A COMMIT writes to the WAL and does not wait for it (`synchronous = normal`); the thread here does, for all that have been committed since
 //! it last did. After a power cut the WAL ends behind one of the COMMITs (its checksums tell), and every one that has been answered lies
-//! before that end. Whoever reads what is not there yet waits for it ([`Disk::holds_what_is_seen`]).
+//! before that end. Whoever reads what is not there yet waits for it ([`Disk::until_on_disk`]).
 
 use std::{
     io,
@@ -85,7 +85,7 @@ impl Disk {
     }
 
     /// Waits until all is on the disk that a reader can have seen by now.
-    pub async fn holds_what_is_seen(&self) -> Result<()> {
+    pub async fn until_on_disk(&self) -> Result<()> {
         let seen = self.0.begun.load(Ordering::SeqCst);
         if *self.0.held.borrow() < seen {
             let mut held = self.0.held.subscribe();

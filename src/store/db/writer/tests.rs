@@ -59,7 +59,7 @@ fn run(tx: &mut Tx, sql: &str) {
     tx.connection().unwrap().execute_batch(sql).unwrap();
 }
 
-/// Runs until it waits for something else than the committer.
+/// Runs until it waits for something else than the disk.
 async fn stands_still<F: Future>(future: &mut std::pin::Pin<&mut F>) -> bool {
     for _ in 0..50 {
         if poll!(future.as_mut()).is_ready() {
@@ -158,7 +158,7 @@ async fn one_that_gives_up_takes_nothing_with_it() {
     committed.await.unwrap();
     assert_eq!(scratch.parents(), [1, 3]);
 
-    // With nobody behind it, it is the committer that undoes it, and the file is free.
+    // With nobody behind it, it undoes that itself, and the file is free.
     let mut last = scratch.writer.begin().await.unwrap();
     run(&mut last, "insert into parent values (4)");
     drop(last);
@@ -238,7 +238,7 @@ async fn nothing_is_answered_or_read_before_it_is_on_the_disk_but_the_next_is_wr
     let scratch = Scratch::on(sync).await;
     let mut first = scratch.writer.begin().await.unwrap();
     run(&mut first, "insert into parent values (1)");
-    let (mut first, mut reader) = (pin!(first.commit()), pin!(scratch.writer.disk().holds_what_is_seen()));
+    let (mut first, mut reader) = (pin!(first.commit()), pin!(scratch.writer.disk().until_on_disk()));
     assert!(stands_still(&mut first).await);
     assert_eq!(scratch.parents(), [1], "it has been committed, and can be seen");
     assert!(stands_still(&mut reader).await);
@@ -256,7 +256,7 @@ async fn nothing_is_answered_or_read_before_it_is_on_the_disk_but_the_next_is_wr
     assert_eq!(scratch.parents(), [1, 2]);
     disk.takes(Ok(()));
     second.await.unwrap();
-    scratch.writer.disk().holds_what_is_seen().await.unwrap();
+    scratch.writer.disk().until_on_disk().await.unwrap();
 }
 
 #[tokio::test]
@@ -272,8 +272,34 @@ async fn what_the_disk_refuses_is_said_to_all_and_nothing_more_is_written() {
     assert!(stands_still(&mut second).await);
 
     disk.takes(Err(io::Error::other("no space left")));
-    for refused in [first.await, second.await, scratch.writer.disk().holds_what_is_seen().await] {
+    for refused in [first.await, second.await, scratch.writer.disk().until_on_disk().await] {
         assert_eq!(refused.unwrap_err().to_string(), "the transaction could not be committed: no space left");
     }
     assert!(scratch.writer.begin().await.is_err());
+}
+
+#[tokio::test]
+async fn who_leaves_with_what_it_has_read_waits_for_it() {
+    let (disk, sync) = SlowDisk::new();
+    let scratch = Scratch::on(sync).await;
+    let mut first = scratch.writer.begin().await.unwrap();
+    run(&mut first, "insert into parent values (1)");
+    let mut first = pin!(first.commit());
+    assert!(stands_still(&mut first).await);
+    let mut second = scratch.writer.begin().await.unwrap();
+    run(&mut second, "insert into parent values (2)");
+    let mut second = pin!(second.commit());
+    assert!(stands_still(&mut second).await);
+
+    let mut third = scratch.writer.begin().await.unwrap();
+    run(&mut third, "insert into parent values (3)");
+    let mut third = pin!(third.leave());
+    disk.takes(Ok(()));
+    first.await.unwrap();
+    assert!(stands_still(&mut third).await, "it has seen what is not on the disk yet");
+    disk.takes(Ok(()));
+    second.await.unwrap();
+    third.await.unwrap();
+    assert_eq!(scratch.parents(), [1, 2]);
+    scratch.writer.begin().await.unwrap().leave().await.unwrap();
 }
