@@ -1,6 +1,11 @@
 //! Who shares a COMMIT, who goes first, and what fails with whom.
 
-use std::{future::Future, pin::pin};
+use std::{
+    future::Future,
+    path::{Path, PathBuf},
+    pin::pin,
+    sync::Mutex,
+};
 
 use futures_util::poll;
 
@@ -30,7 +35,7 @@ impl SlowDisk {
 struct Scratch {
     writer: Writer,
     reader: Connection,
-    _folder: tempfile::TempDir,
+    folder: tempfile::TempDir,
 }
 
 impl Scratch {
@@ -47,7 +52,7 @@ impl Scratch {
                       create table child (id integer references parent (id))";
         connection.execute_batch(tables).unwrap();
         let writer = Writer::new(place.clone(), connection, Marks::default(), sync);
-        Self { writer, reader: place.connect_plainly().unwrap(), _folder: folder }
+        Self { writer, reader: place.connect_plainly().unwrap(), folder }
     }
 
     fn parents(&self) -> Vec<i64> {
@@ -302,4 +307,52 @@ async fn who_leaves_with_what_it_has_read_waits_for_it() {
     third.await.unwrap();
     assert_eq!(scratch.parents(), [1, 2]);
     scratch.writer.begin().await.unwrap().leave().await.unwrap();
+}
+
+/// What a power cut would leave: the database, and the WAL as it was when it was last brought to the disk.
+#[derive(Clone, Default)]
+struct Remains(Arc<Mutex<(PathBuf, Vec<u8>)>>);
+
+impl Remains {
+    fn sync(&self) -> impl FnMut() -> io::Result<()> + Send + 'static {
+        let remains = Arc::clone(&self.0);
+        move || {
+            let mut remains = remains.lock().unwrap();
+            remains.1 = std::fs::read(&remains.0)?;
+            Ok(())
+        }
+    }
+
+    fn parents(&self, database: &Path) -> Vec<i64> {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("reveille.db");
+        std::fs::copy(database, &path).unwrap();
+        std::fs::write(folder.path().join("reveille.db-wal"), &self.0.lock().unwrap().1).unwrap();
+        let found = Connection::open(&path).unwrap();
+        sqlite::fetch_all(&found, "select id from parent order by id", ()).unwrap()
+    }
+}
+
+#[tokio::test]
+async fn after_a_power_cut_all_is_there_that_was_answered() {
+    let remains = Remains::default();
+    let scratch = Scratch::on(remains.sync()).await;
+    let database = scratch.folder.path().join("reveille.db");
+    remains.0.lock().unwrap().0 = scratch.folder.path().join("reveille.db-wal");
+    let answered = Mutex::new(Vec::new());
+    let write = async |first: i64| {
+        for id in (first..200).step_by(4) {
+            let mut tx = scratch.writer.begin().await.unwrap();
+            run(&mut tx, &format!("insert into parent values ({id})"));
+            tx.commit().await.unwrap();
+            answered.lock().unwrap().push(id);
+            let answered = answered.lock().unwrap().clone();
+            if id % 7 == 0 {
+                let left = remains.parents(&database);
+                assert!(answered.iter().all(|id| left.contains(id)), "answered: {answered:?}, left: {left:?}");
+            }
+        }
+    };
+    tokio::join!(write(0), write(1), write(2), write(3));
+    assert_eq!(remains.parents(&database).len(), 200);
 }
