@@ -14,7 +14,7 @@ use super::{
     db::{Each, Json, Tx, Word, rows},
     history::{self, Lost},
     levels::{self, Key, Level},
-    standing::{About, Standing, Waiting, select_standings},
+    standing::{self, About, Standing, Waiting, select_standings},
     timeline::{self, NewMoment},
 };
 use crate::domain::{
@@ -339,16 +339,7 @@ async fn alerts_beside(tx: &mut Tx, now: Timestamp, due: &[Standing]) -> Result<
     due_of(tx, now, missing).await
 }
 
-static HELD: LazyLock<Each> = LazyLock::new(|| {
-    Each::reading(
-        select_standings!(
-            "{each} levels l"
-            "where l.app_id = {app} and l.device_id = {device} and l.class = {class}
-               and d.app_id = l.app_id and d.id = l.device_id"
-        ),
-        "for update of l skip locked",
-    )
-});
+static HELD: LazyLock<Each> = LazyLock::new(|| standing::of_levels("for update of l skip locked"));
 
 /// Those of some levels that are due, and held by nobody else.
 async fn due_of(tx: &mut Tx, now: Timestamp, keys: Vec<Key>) -> Result<Vec<Standing>> {

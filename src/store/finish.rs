@@ -13,7 +13,7 @@ use super::{
     history::{self, Answer},
     levels::{self, Key, Level, reached},
     settings::SettingsCache,
-    standing::{Standing, select_standings},
+    standing::{self, Standing},
     tallies::Tallies,
     timeline::{self, NewMoment},
 };
@@ -182,16 +182,8 @@ async fn write_portion(tx: &mut Tx, settings: &SettingsCache, now: Timestamp, ba
     Ok(vec![if due_now { Due::Now } else { Due::Later }; batch.len()])
 }
 
-static PRESENT: LazyLock<Each> = LazyLock::new(|| {
-    Each::reading(
-        select_standings!(
-            "{each} levels l"
-            "where l.app_id = {app} and l.device_id = {device} and l.class = {class}
-               and d.app_id = l.app_id and d.id = l.device_id"
-        ),
-        "order by l.app_id, l.device_id, l.class for update of l",
-    )
-});
+static PRESENT: LazyLock<Each> =
+    LazyLock::new(|| standing::of_levels("order by l.app_id, l.device_id, l.class for update of l"));
 
 /// Where the devices of some calls stand by now; they are held.
 async fn present<'a>(

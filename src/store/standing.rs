@@ -1,7 +1,7 @@
 //! Where a device stands in one class: its level beside all else that decides whether it is woken.
 
 use super::{
-    db::{Word, row},
+    db::{Each, Word, row},
     levels::Level,
 };
 use crate::domain::{
@@ -73,6 +73,18 @@ macro_rules! select_standings {
     };
 }
 pub(super) use select_standings;
+
+/// Where some levels stand, by their [`Key`](super::levels::Key); PostgreSQL locks them as `lock` says.
+pub(super) fn of_levels(lock: &str) -> Each {
+    Each::reading(
+        select_standings!(
+            "{each} levels l"
+            "where l.app_id = {app} and l.device_id = {device} and l.class = {class}
+               and d.app_id = l.app_id and d.id = l.device_id"
+        ),
+        lock,
+    )
+}
 
 /// What a wake is about: the open one's, or that of the one that would be opened.
 #[derive(Debug, Clone)]

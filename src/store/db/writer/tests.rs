@@ -55,6 +55,12 @@ impl Scratch {
         Self { writer, reader: place.connect_plainly().unwrap(), folder }
     }
 
+    async fn insert(&self, id: i64) -> Tx {
+        let mut tx = self.writer.begin().await.unwrap();
+        run(&mut tx, &format!("insert into parent values ({id})"));
+        tx
+    }
+
     fn parents(&self) -> Vec<i64> {
         sqlite::fetch_all(&self.reader, "select id from parent order by id", ()).unwrap()
     }
@@ -78,8 +84,7 @@ async fn stands_still<F: Future>(future: &mut std::pin::Pin<&mut F>) -> bool {
 #[tokio::test]
 async fn who_is_in_line_shares_the_commit() {
     let scratch = Scratch::new().await;
-    let mut first = scratch.writer.begin().await.unwrap();
-    run(&mut first, "insert into parent values (1)");
+    let first = scratch.insert(1).await;
     let writer = scratch.writer.clone();
     let mut second = pin!(writer.begin());
     assert!(poll!(second.as_mut()).is_pending());
@@ -146,8 +151,7 @@ async fn who_leaves_the_line_is_passed_over() {
 #[tokio::test]
 async fn one_that_gives_up_takes_nothing_with_it() {
     let scratch = Scratch::new().await;
-    let mut first = scratch.writer.begin().await.unwrap();
-    run(&mut first, "insert into parent values (1)");
+    let first = scratch.insert(1).await;
     let writer = scratch.writer.clone();
     let (mut second, mut third) = (pin!(writer.begin()), pin!(writer.begin()));
     assert!(poll!(second.as_mut()).is_pending() && poll!(third.as_mut()).is_pending());
@@ -164,8 +168,7 @@ async fn one_that_gives_up_takes_nothing_with_it() {
     assert_eq!(scratch.parents(), [1, 3]);
 
     // With nobody behind it, it undoes that itself, and the file is free.
-    let mut last = scratch.writer.begin().await.unwrap();
-    run(&mut last, "insert into parent values (4)");
+    let last = scratch.insert(4).await;
     drop(last);
     drop(scratch.writer.quiet().await.unwrap());
     scratch.reader.execute_batch("insert into parent values (5)").unwrap();
@@ -174,13 +177,14 @@ async fn one_that_gives_up_takes_nothing_with_it() {
 
 #[tokio::test]
 async fn who_has_gone_away_while_it_is_committed_is_committed() {
-    let scratch = Scratch::new().await;
-    let mut tx = scratch.writer.begin().await.unwrap();
-    run(&mut tx, "insert into parent values (1)");
+    let (disk, sync) = SlowDisk::new();
+    let scratch = Scratch::on(sync).await;
+    let tx = scratch.insert(1).await;
     {
         let mut committed = pin!(tx.commit());
         assert!(poll!(committed.as_mut()).is_pending());
     }
+    disk.takes(Ok(()));
     drop(scratch.writer.quiet().await.unwrap());
     assert_eq!(scratch.parents(), [1]);
 }
@@ -191,8 +195,7 @@ async fn what_sqlite_has_rolled_back_by_itself_is_not_committed() {
     let mut first = scratch.writer.begin().await.unwrap();
     run(&mut first, "insert into parent values (1); rollback");
     assert!(first.commit().await.is_err());
-    let mut next = scratch.writer.begin().await.unwrap();
-    run(&mut next, "insert into parent values (2)");
+    let next = scratch.insert(2).await;
     next.commit().await.unwrap();
     assert_eq!(scratch.parents(), [2]);
 }
@@ -200,8 +203,7 @@ async fn what_sqlite_has_rolled_back_by_itself_is_not_committed() {
 #[tokio::test]
 async fn the_first_that_gives_up_takes_nothing_with_it() {
     let scratch = Scratch::new().await;
-    let mut first = scratch.writer.begin().await.unwrap();
-    run(&mut first, "insert into parent values (1)");
+    let first = scratch.insert(1).await;
     let writer = scratch.writer.clone();
     let mut next = pin!(writer.begin());
     assert!(poll!(next.as_mut()).is_pending());
@@ -215,8 +217,7 @@ async fn the_first_that_gives_up_takes_nothing_with_it() {
 #[tokio::test]
 async fn a_commit_that_fails_fails_for_all_and_the_next_begins_anew() {
     let scratch = Scratch::new().await;
-    let mut first = scratch.writer.begin().await.unwrap();
-    run(&mut first, "insert into parent values (1)");
+    let first = scratch.insert(1).await;
     let writer = scratch.writer.clone();
     let mut second = pin!(writer.begin());
     assert!(poll!(second.as_mut()).is_pending());
@@ -229,8 +230,7 @@ async fn a_commit_that_fails_fails_for_all_and_the_next_begins_anew() {
     assert!(committed.await.is_err());
     assert_eq!(scratch.parents(), [0_i64; 0]);
 
-    let mut third = scratch.writer.begin().await.unwrap();
-    run(&mut third, "insert into parent values (3)");
+    let third = scratch.insert(3).await;
     third.commit().await.unwrap();
     assert_eq!(scratch.parents(), [3]);
     scratch.writer.close().await.unwrap();
@@ -241,15 +241,13 @@ async fn a_commit_that_fails_fails_for_all_and_the_next_begins_anew() {
 async fn nothing_is_answered_or_read_before_it_is_on_the_disk_but_the_next_is_written_meanwhile() {
     let (disk, sync) = SlowDisk::new();
     let scratch = Scratch::on(sync).await;
-    let mut first = scratch.writer.begin().await.unwrap();
-    run(&mut first, "insert into parent values (1)");
+    let first = scratch.insert(1).await;
     let (mut first, mut reader) = (pin!(first.commit()), pin!(scratch.writer.disk().until_on_disk()));
     assert!(stands_still(&mut first).await);
     assert_eq!(scratch.parents(), [1], "it has been committed, and can be seen");
     assert!(stands_still(&mut reader).await);
 
-    let mut second = scratch.writer.begin().await.unwrap();
-    run(&mut second, "insert into parent values (2)");
+    let second = scratch.insert(2).await;
     let mut second = pin!(second.commit());
     assert!(stands_still(&mut second).await);
     assert_eq!(scratch.parents(), [1], "a COMMIT waits until the disk is free, for others may share it");
@@ -257,8 +255,11 @@ async fn nothing_is_answered_or_read_before_it_is_on_the_disk_but_the_next_is_wr
     disk.takes(Ok(()));
     first.await.unwrap();
     reader.await.unwrap();
+    while scratch.parents() != [1, 2] {
+        assert!(poll!(second.as_mut()).is_pending());
+        tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+    }
     assert!(stands_still(&mut second).await);
-    assert_eq!(scratch.parents(), [1, 2]);
     disk.takes(Ok(()));
     second.await.unwrap();
     scratch.writer.disk().until_on_disk().await.unwrap();
@@ -268,8 +269,7 @@ async fn nothing_is_answered_or_read_before_it_is_on_the_disk_but_the_next_is_wr
 async fn what_the_disk_refuses_is_said_to_all_and_nothing_more_is_written() {
     let (disk, sync) = SlowDisk::new();
     let scratch = Scratch::on(sync).await;
-    let mut first = scratch.writer.begin().await.unwrap();
-    run(&mut first, "insert into parent values (1)");
+    let first = scratch.insert(1).await;
     let mut first = pin!(first.commit());
     assert!(stands_still(&mut first).await);
     let second = scratch.writer.begin().await.unwrap();
@@ -287,17 +287,14 @@ async fn what_the_disk_refuses_is_said_to_all_and_nothing_more_is_written() {
 async fn who_leaves_with_what_it_has_read_waits_for_it() {
     let (disk, sync) = SlowDisk::new();
     let scratch = Scratch::on(sync).await;
-    let mut first = scratch.writer.begin().await.unwrap();
-    run(&mut first, "insert into parent values (1)");
+    let first = scratch.insert(1).await;
     let mut first = pin!(first.commit());
     assert!(stands_still(&mut first).await);
-    let mut second = scratch.writer.begin().await.unwrap();
-    run(&mut second, "insert into parent values (2)");
+    let second = scratch.insert(2).await;
     let mut second = pin!(second.commit());
     assert!(stands_still(&mut second).await);
 
-    let mut third = scratch.writer.begin().await.unwrap();
-    run(&mut third, "insert into parent values (3)");
+    let third = scratch.insert(3).await;
     let mut third = pin!(third.leave());
     disk.takes(Ok(()));
     first.await.unwrap();
@@ -342,9 +339,7 @@ async fn after_a_power_cut_all_is_there_that_was_answered() {
     let answered = Mutex::new(Vec::new());
     let write = async |first: i64| {
         for id in (first..200).step_by(4) {
-            let mut tx = scratch.writer.begin().await.unwrap();
-            run(&mut tx, &format!("insert into parent values ({id})"));
-            tx.commit().await.unwrap();
+            scratch.insert(id).await.commit().await.unwrap();
             answered.lock().unwrap().push(id);
             let answered = answered.lock().unwrap().clone();
             if id % 7 == 0 {
