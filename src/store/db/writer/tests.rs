@@ -3,7 +3,7 @@
 use std::{
     future::Future,
     path::{Path, PathBuf},
-    pin::pin,
+    pin::{Pin, pin},
     sync::Mutex,
 };
 
@@ -46,7 +46,7 @@ impl Scratch {
     async fn on(sync: impl FnMut() -> io::Result<()> + Send + 'static) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let place = Place::of(&format!("sqlite:{}", folder.path().join("reveille.db").display())).unwrap();
-        let mut connection = place.connect().unwrap();
+        let mut connection = place.connect_to_write().unwrap();
         migrations::apply(&mut connection).unwrap();
         let tables = "create table parent (id integer primary key);
                       create table child (id integer references parent (id))";
@@ -59,6 +59,13 @@ impl Scratch {
         let mut tx = self.writer.begin().await.unwrap();
         run(&mut tx, &format!("insert into parent values ({id})"));
         tx
+    }
+
+    /// One that waits for its turn.
+    async fn next_in_line(&self) -> Pin<Box<dyn Future<Output = Result<Tx>> + '_>> {
+        let mut next = Box::pin(self.writer.begin());
+        assert!(poll!(next.as_mut()).is_pending());
+        next
     }
 
     fn parents(&self) -> Vec<i64> {
@@ -85,9 +92,7 @@ async fn stands_still<F: Future>(future: &mut std::pin::Pin<&mut F>) -> bool {
 async fn who_is_in_line_shares_the_commit() {
     let scratch = Scratch::new().await;
     let first = scratch.insert(1).await;
-    let writer = scratch.writer.clone();
-    let mut second = pin!(writer.begin());
-    assert!(poll!(second.as_mut()).is_pending());
+    let second = scratch.next_in_line().await;
 
     let mut committed = pin!(first.commit());
     assert!(stands_still(&mut committed).await, "one in line has come before the COMMIT");
@@ -204,9 +209,7 @@ async fn what_sqlite_has_rolled_back_by_itself_is_not_committed() {
 async fn the_first_that_gives_up_takes_nothing_with_it() {
     let scratch = Scratch::new().await;
     let first = scratch.insert(1).await;
-    let writer = scratch.writer.clone();
-    let mut next = pin!(writer.begin());
-    assert!(poll!(next.as_mut()).is_pending());
+    let next = scratch.next_in_line().await;
     drop(first);
     let mut next = next.await.unwrap();
     run(&mut next, "insert into parent values (2)");
@@ -218,9 +221,7 @@ async fn the_first_that_gives_up_takes_nothing_with_it() {
 async fn a_commit_that_fails_fails_for_all_and_the_next_begins_anew() {
     let scratch = Scratch::new().await;
     let first = scratch.insert(1).await;
-    let writer = scratch.writer.clone();
-    let mut second = pin!(writer.begin());
-    assert!(poll!(second.as_mut()).is_pending());
+    let second = scratch.next_in_line().await;
     let mut committed = pin!(first.commit());
     assert!(stands_still(&mut committed).await);
 
