@@ -8,7 +8,7 @@ use std::{
 
 use axum::{
     extract::{ConnectInfo, FromRequestParts},
-    http::{header, request::Parts},
+    http::{HeaderName, header, request::Parts},
 };
 use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter, clock::Clock as _};
 use secrecy::{ExposeSecret, SecretString};
@@ -34,8 +34,8 @@ const COUNTED: usize = 100_000;
 /// Who is calling.
 #[derive(Debug, Clone)]
 pub enum Caller {
-    /// The holder of the operator key.
-    Operator,
+    /// The holder of the operator key, and the app in whose stead they ask.
+    Operator(Option<AppId>),
     /// The holder of an app key.
     Key(KeyHolder),
     /// A device.
@@ -46,15 +46,23 @@ impl Caller {
     /// The operator, or 403.
     pub fn operator(&self) -> Result<()> {
         match self {
-            Self::Operator => Ok(()),
+            Self::Operator(_) => Ok(()),
             _ => Err(Problem::new(problem::FORBIDDEN, "this route takes the operator key")),
         }
     }
 
-    /// The app of a key that has one of `scopes`, or 403 naming the first.
+    /// The app of a key that has one of `scopes`, or that the operator has named; or 403 naming the first scope.
     pub fn app(&self, scopes: &[Scope]) -> Result<AppId> {
-        let Self::Key(holder) = self else {
-            return Err(Problem::new(problem::FORBIDDEN, "this route takes an app key"));
+        let holder = match self {
+            Self::Key(holder) => holder,
+            Self::Operator(Some(app)) => return Ok(*app),
+            Self::Operator(None) => {
+                return Err(Problem::new(
+                    problem::FORBIDDEN,
+                    "this route takes an app key, or Reveille-App with the operator key",
+                ));
+            }
+            Self::Device(_) => return Err(Problem::new(problem::FORBIDDEN, "this route takes an app key")),
         };
         let has = |wanted: &Scope| holder.scopes.iter().any(|scope| scope.covers(*wanted));
         if scopes.iter().any(has) {
@@ -68,7 +76,7 @@ impl Caller {
     pub fn device(self) -> Result<Device> {
         match self {
             Self::Device(device) => Ok(*device),
-            Self::Operator | Self::Key(_) => Err(not_a_device()),
+            Self::Operator(_) | Self::Key(_) => Err(not_a_device()),
         }
     }
 }
@@ -87,6 +95,7 @@ impl FromRequestParts<Api> for Caller {
             Some(secret) => api.recognise(secret.expose_secret()).await?,
         };
         match caller {
+            Some(Caller::Operator(_)) => Ok(Caller::Operator(api.named_app(parts).await?)),
             Some(caller) => Ok(caller),
             None => Err(api.limiters.failed_authentication(address(parts), secret.is_some())),
         }
@@ -108,6 +117,8 @@ impl FromRequestParts<Api> for Poller {
     }
 }
 
+/// By which the operator names the app in whose stead they ask (contract §4).
+pub const REVEILLE_APP: HeaderName = HeaderName::from_static("reveille-app");
 /// What device tokens begin with.
 const DEVICE_TOKEN: &str = "dt_";
 
@@ -130,7 +141,17 @@ impl Api {
             return Ok(self.store.key_holder(secret).await?.map(Caller::Key));
         }
         let operator = self.operator_key.as_ref().is_some_and(|key| secret::same(key.expose_secret(), secret));
-        Ok(operator.then_some(Caller::Operator))
+        Ok(operator.then_some(Caller::Operator(None)))
+    }
+
+    /// The app that a request of the operator's names, if any.
+    async fn named_app(&self, parts: &Parts) -> Result<Option<AppId>> {
+        let Some(name) = parts.headers.get(REVEILLE_APP) else {
+            return Ok(None);
+        };
+        let app: Option<AppId> = name.to_str().ok().and_then(|name| name.parse().ok());
+        let app = app.ok_or_else(|| Problem::not_found("app"))?;
+        self.settings(app).await.map(|_| Some(app))
     }
 }
 

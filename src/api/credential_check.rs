@@ -1,38 +1,67 @@
 //! The check of a stored credential: the provider is asked without reaching any device, and what it said is reported.
 
 use axum::{Json as Body, extract::State};
-use serde_json::{Value, json};
+use serde::Serialize;
 use tokio::time::Instant;
+use utoipa::ToSchema;
 
 use super::{
     Api,
     auth::Caller,
     credentials::{DEFAULT, known},
     extract::Path,
-    problem::{self, Problem, Result},
+    problem::{Problem, Result},
 };
 use crate::{
     domain::{device::Transport, key::Scope, push::Meaning},
     transport::LaneKey,
 };
 
-/// `POST /v1/credentials/{transport}/check`. A credential may be called `check` as well, so it shares that one's route.
+/// What a provider says of a credential.
+#[derive(Serialize, ToSchema)]
+pub struct CredentialCheck {
+    transport: Transport,
+    name: String,
+    /// Whether it is usable.
+    ok: bool,
+    meaning: Finding,
+    /// The provider's HTTP status, if it answered.
+    status: Option<u16>,
+    /// The provider's own word.
+    reason: Option<String>,
+    took_ms: u64,
+    /// One sentence for people: what it means and what to do.
+    says: &'static str,
+}
+
+/// Asks the provider about the credential `default`
+///
+/// No device is reached. At most 12 checks a minute per stored credential, never two within 5 s.
+#[utoipa::path(post, path = "/v1/credentials/{transport}/check", operation_id = "checkDefaultCredential", tag = "credentials",
+    security(("appKey" = ["credentials:write"])),
+    params(("transport" = Transport, Path, description = "The provider")),
+    responses((status = 200, description = "What it said, also if it cannot be reached", body = CredentialCheck)))]
 pub async fn check_default(
     state: State<Api>,
     caller: Caller,
-    Path((transport, word)): Path<(Transport, String)>,
-) -> Result<Body<Value>> {
-    if word != "check" {
-        return Err(Problem::new(problem::METHOD_NOT_ALLOWED, "only …/check takes POST"));
-    }
+    Path(transport): Path<Transport>,
+) -> Result<Body<CredentialCheck>> {
     check(state, caller, Path((transport, DEFAULT.to_owned()))).await
 }
 
+/// Asks the provider about a credential
+///
+/// No device is reached. At most 12 checks a minute per stored credential, never two within 5 s.
+#[utoipa::path(post, path = "/v1/credentials/{transport}/{name}/check", operation_id = "checkCredential", tag = "credentials",
+    security(("appKey" = ["credentials:write"])),
+    params(("transport" = Transport, Path, description = "The provider"),
+        ("name" = String, Path, description = "The credential's name")),
+    responses((status = 200, description = "What it said, also if it cannot be reached", body = CredentialCheck)))]
 pub async fn check(
     State(api): State<Api>,
     caller: Caller,
     Path((transport, name)): Path<(Transport, String)>,
-) -> Result<Body<Value>> {
+) -> Result<Body<CredentialCheck>> {
     let app = caller.app(&[Scope::CredentialsWrite])?;
     let version = known(&api, app, transport, &name).await?.version;
     let key = LaneKey { app, transport, name, version };
@@ -47,21 +76,22 @@ pub async fn check(
     }
     let took_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
     let finding = Finding::of(reply.meaning);
-    Ok(Body(json!({
-        "transport": transport,
-        "name": key.name,
-        "ok": finding == Finding::Usable,
-        "meaning": finding.word(),
-        "status": reply.status,
-        "reason": reply.reason,
-        "took_ms": took_ms,
-        "says": finding.says(transport),
-    })))
+    Ok(Body(CredentialCheck {
+        transport,
+        name: key.name,
+        ok: finding == Finding::Usable,
+        meaning: finding,
+        status: reply.status,
+        reason: reply.reason,
+        took_ms,
+        says: finding.says(transport),
+    }))
 }
 
 /// What an answer says about the credential; what it says about the token, which nobody has, is of no interest.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Finding {
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Finding {
     Usable,
     Refused,
     Stale,
@@ -85,20 +115,6 @@ impl Finding {
             Meaning::Unreachable => Self::Unreachable,
             Meaning::Timeout => Self::Timeout,
             Meaning::OurFault => Self::Unclear,
-        }
-    }
-
-    /// The word of the contract.
-    const fn word(self) -> &'static str {
-        match self {
-            Self::Usable => "usable",
-            Self::Refused => "refused",
-            Self::Stale => "stale",
-            Self::Throttled => "throttled",
-            Self::Unavailable => "unavailable",
-            Self::Unreachable => "unreachable",
-            Self::Timeout => "timeout",
-            Self::Unclear => "unclear",
         }
     }
 

@@ -1,26 +1,23 @@
 //! Provider credentials: put, shown without their key, removed.
 
-use axum::{
-    Json as Body,
-    extract::State,
-    http::StatusCode,
-    response::{IntoResponse, Response},
-};
-use serde_json::{Value, json};
+use axum::{Json as Body, extract::State, http::StatusCode};
+use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::{
     Api,
     auth::Caller,
-    extract::{self, Path, Raw},
+    extract::{self, List, Path, Raw},
     problem::{self, Problem, Result},
 };
 use crate::{
     domain::{
-        credential::{Credential, CredentialError},
+        credential::{ApnsDraft, Credential, CredentialError, CredentialScope, FcmCredential},
         device::Transport,
         id::AppId,
         key::Scope,
         limits,
+        time::Timestamp,
     },
     store::{CredentialInfo, PutCredential},
     transport,
@@ -29,21 +26,82 @@ use crate::{
 /// The name of a credential whose path gives none.
 pub(super) const DEFAULT: &str = "default";
 
+/// What a credential may be called; not `check`.
+#[derive(ToSchema)]
+#[schema(value_type = String, pattern = "^(?!check$)[A-Za-z0-9._-]{1,64}$", examples("default"))]
+#[expect(dead_code, reason = "a name in the description of the API")]
+pub struct CredentialName(String);
+
+/// A credential, as its provider gives it out.
+#[derive(ToSchema)]
+#[schema(as = Credential)]
+#[serde(untagged)]
+#[expect(dead_code, reason = "a name in the description of the API")]
+pub enum CredentialBody {
+    /// For `apns`: an authentication token signing key.
+    Apns(ApnsDraft),
+    /// For `fcm`: the service-account JSON file, as it is.
+    Fcm(FcmCredential),
+}
+
+/// What may be shown of a stored credential.
+#[derive(Serialize, ToSchema)]
+pub struct StoredCredential {
+    transport: Transport,
+    name: String,
+    /// Of the private key: the same key has the same one.
+    fingerprint: String,
+    created_at: Timestamp,
+    /// When it was last replaced.
+    updated_at: Timestamp,
+    #[serde(flatten)]
+    scope: CredentialScope,
+}
+
+impl From<CredentialInfo> for StoredCredential {
+    fn from(info: CredentialInfo) -> Self {
+        Self {
+            transport: info.transport,
+            name: info.name,
+            fingerprint: info.fingerprint,
+            created_at: info.created_at,
+            updated_at: info.updated_at,
+            scope: info.scope,
+        }
+    }
+}
+
+/// Stores or replaces the credential `default`
+///
+/// As with a name.
+#[utoipa::path(put, path = "/v1/credentials/{transport}", operation_id = "putDefaultCredential", tag = "credentials",
+    security(("appKey" = ["credentials:write"])), params(("transport" = Transport, Path, description = "The provider")), request_body = CredentialBody,
+    responses((status = 201, description = "Stored", body = StoredCredential),
+        (status = 200, description = "Replaced", body = StoredCredential)))]
 pub async fn put_default(
     state: State<Api>,
     caller: Caller,
     Path(transport): Path<Transport>,
     body: Raw,
-) -> Result<Response> {
+) -> Result<(StatusCode, Body<StoredCredential>)> {
     put(state, caller, Path((transport, DEFAULT.to_owned())), body).await
 }
 
+/// Stores or replaces a credential
+///
+/// It is parsed and its key proven usable before it is stored, encrypted. What is in flight with the old one finishes; nothing is
+/// dropped. The body belongs to the transport: Apple's key for `apns`, Google's service-account file for `fcm`.
+#[utoipa::path(put, path = "/v1/credentials/{transport}/{name}", operation_id = "putCredential", tag = "credentials",
+    security(("appKey" = ["credentials:write"])), params(("transport" = Transport, Path, description = "The provider"),
+        ("name" = CredentialName, Path, description = "The credential's name")), request_body = CredentialBody,
+    responses((status = 201, description = "Stored", body = StoredCredential),
+        (status = 200, description = "Replaced", body = StoredCredential)))]
 pub async fn put(
     State(api): State<Api>,
     caller: Caller,
     Path((transport, name)): Path<(Transport, String)>,
     Raw(json): Raw,
-) -> Result<Response> {
+) -> Result<(StatusCode, Body<StoredCredential>)> {
     let app = caller.app(&[Scope::CredentialsWrite])?;
     if name.is_empty() || name.len() > 64 || !name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b)) {
         let detail = format!("a credential's name is 1 to 64 of A-Z a-z 0-9 - _ ., not {name:?}");
@@ -60,7 +118,7 @@ pub async fn put(
         PutCredential::Stored { info, created } => {
             api.transports.renewed(app, transport, &name);
             let status = if created { StatusCode::CREATED } else { StatusCode::OK };
-            Ok((status, Body(show_info(&info))).into_response())
+            Ok((status, Body(info.into())))
         }
         PutCredential::Overlaps { name, what } => {
             Err(Problem::new(problem::OVERLAP, format!("the credential {name:?} already serves {what}")))
@@ -72,29 +130,53 @@ pub async fn put(
     }
 }
 
-pub async fn list(State(api): State<Api>, caller: Caller) -> Result<Body<Value>> {
+/// Lists the app's credentials
+#[utoipa::path(get, path = "/v1/credentials", operation_id = "listCredentials", tag = "credentials", security(("appKey" = ["credentials:write"])),
+    responses((status = 200, description = "All of them, without their keys", body = List<StoredCredential>)))]
+pub async fn list(State(api): State<Api>, caller: Caller) -> Result<Body<List<StoredCredential>>> {
     let app = caller.app(&[Scope::CredentialsWrite])?;
-    let items: Vec<_> = api.store.credentials(app).await?.iter().map(show_info).collect();
-    Ok(Body(json!({"items": items, "next": null})))
+    Ok(extract::whole(api.store.credentials(app).await?.into_iter().map(StoredCredential::from)))
 }
 
-pub async fn show_default(state: State<Api>, caller: Caller, Path(transport): Path<Transport>) -> Result<Body<Value>> {
+/// Shows the credential `default`
+#[utoipa::path(get, path = "/v1/credentials/{transport}", operation_id = "getDefaultCredential", tag = "credentials",
+    security(("appKey" = ["credentials:write"])), params(("transport" = Transport, Path, description = "The provider")),
+    responses((status = 200, description = "What may be shown of it", body = StoredCredential)))]
+pub async fn show_default(
+    state: State<Api>,
+    caller: Caller,
+    Path(transport): Path<Transport>,
+) -> Result<Body<StoredCredential>> {
     show(state, caller, Path((transport, DEFAULT.to_owned()))).await
 }
 
+/// Shows a credential
+#[utoipa::path(get, path = "/v1/credentials/{transport}/{name}", operation_id = "getCredential", tag = "credentials",
+    security(("appKey" = ["credentials:write"])), params(("transport" = Transport, Path, description = "The provider"),
+        ("name" = CredentialName, Path, description = "The credential's name")),
+    responses((status = 200, description = "What may be shown of it", body = StoredCredential)))]
 pub async fn show(
     State(api): State<Api>,
     caller: Caller,
     Path((transport, name)): Path<(Transport, String)>,
-) -> Result<Body<Value>> {
+) -> Result<Body<StoredCredential>> {
     let app = caller.app(&[Scope::CredentialsWrite])?;
-    Ok(Body(show_info(&known(&api, app, transport, &name).await?)))
+    Ok(Body(known(&api, app, transport, &name).await?.into()))
 }
 
+/// Removes the credential `default`
+#[utoipa::path(delete, path = "/v1/credentials/{transport}", operation_id = "deleteDefaultCredential", tag = "credentials",
+    security(("appKey" = ["credentials:write"])), params(("transport" = Transport, Path, description = "The provider")),
+    responses((status = 204, description = "It is gone; calls in flight finish")))]
 pub async fn remove_default(state: State<Api>, caller: Caller, Path(transport): Path<Transport>) -> Result<StatusCode> {
     remove(state, caller, Path((transport, DEFAULT.to_owned()))).await
 }
 
+/// Removes a credential
+#[utoipa::path(delete, path = "/v1/credentials/{transport}/{name}", operation_id = "deleteCredential", tag = "credentials",
+    security(("appKey" = ["credentials:write"])), params(("transport" = Transport, Path, description = "The provider"),
+        ("name" = CredentialName, Path, description = "The credential's name")),
+    responses((status = 204, description = "It is gone; calls in flight finish")))]
 pub async fn remove(
     State(api): State<Api>,
     caller: Caller,
@@ -113,13 +195,4 @@ pub(super) async fn known(api: &Api, app: AppId, transport: Transport, name: &st
     let all = api.store.credentials(app).await?;
     let found = all.into_iter().find(|info| info.transport == transport && info.name == name);
     found.ok_or_else(|| Problem::not_found("credential"))
-}
-
-fn show_info(info: &CredentialInfo) -> Value {
-    let mut shown = json!({
-        "transport": info.transport, "name": info.name, "fingerprint": info.fingerprint,
-        "created_at": info.created_at, "updated_at": info.updated_at,
-    });
-    json_patch::merge(&mut shown, &json!(info.scope));
-    shown
 }

@@ -8,11 +8,12 @@ use axum::{
 };
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
+use utoipa::{IntoParams, ToSchema};
 
 use super::{
     Api,
     auth::Caller,
-    extract::{self, Json, Path, Raw, header},
+    extract::{self, Json, List, Path, Query, Raw, header},
     problem::{self, Problem, Result},
 };
 use crate::{
@@ -20,14 +21,14 @@ use crate::{
         Invalid,
         event::{Class, Event, EventDraft, NewEvent, Op, WakeClass, WakeSpec},
         feed::{FeedName, Position},
-        id::{self, DeviceId, EventId},
+        id::{self, DeviceId, EventId, kind},
         key::Scope,
         limits,
         push::Trigger,
         time::Timestamp,
     },
     secret,
-    store::{Accept, Accepted, EventCounts, EventState, Idempotency},
+    store::{Accept, Accepted, EventCounts, EventState, Idempotency, StoredEvent},
     transport,
 };
 
@@ -36,6 +37,28 @@ const IDEMPOTENCY_REPLAYED: HeaderName = HeaderName::from_static("idempotency-re
 /// W3C Trace Context: version, trace id, parent id, flags.
 const TRACEPARENT_CHARS: usize = 55;
 
+/// Appends events to feeds
+///
+/// One event, or an array of 1 to 100, all or nothing. When this is answered, the events, their positions, the idempotency record and
+/// the intent to wake are on the disk; phones are woken after that.
+#[utoipa::path(post, path = "/v1/events", operation_id = "appendEvents", tag = "events", security(("appKey" = ["events:write"])),
+    params(("Idempotency-Key" = Option<String>, Header, min_length = 1, max_length = 255,
+            description = "Stands for this request for 24 hours: the same key with the same body, byte for byte, gets the stored answer \
+                with `Idempotency-Replayed: true` and appends nothing; with another body it is 422. Without it, a repetition appends again."),
+        ("traceparent" = Option<String>, Header,
+            description = "W3C Trace Context: kept with the events, and part of one trace with what follows. One that is malformed is ignored.")),
+    request_body(content = EventsBody, examples(
+        ("one" = (summary = "A silent wake", value = json!({"feed": "order:42", "type": "order.updated", "key": "order/42",
+            "data": {"status": "packed"}}))),
+        ("alert" = (summary = "Visible text", value = json!({"feed": "order:42", "type": "order.updated", "key": "order/42",
+            "href": "https://api.example.com/orders/42", "data": {"status": "out_for_delivery"},
+            "wake": {"class": "alert", "ttl_s": 3600, "alert": {"title": "Order 42", "body": "Your order is on its way"}}}))),
+        ("several" = (summary = "Several, all or nothing", value = json!([{"feed": "order:42", "type": "order.updated"},
+            {"feed": "order:43", "type": "order.updated", "wake": {"class": "none"}}]))))),
+    responses((status = 202, description = "All are durable; an array is answered with `items`", body = AcceptedBody,
+        headers(("Location" = Option<String>, description = "The event, if there was one and no array"),
+            ("Retry-After" = u32, description = "In how many seconds to look what has become of it"),
+            ("Idempotency-Replayed" = Option<String>, description = "`true` if this was answered before")))))]
 pub async fn accept(
     State(api): State<Api>,
     caller: Caller,
@@ -64,14 +87,53 @@ pub async fn accept(
     Ok(answer(&events, many, replayed))
 }
 
-/// `{class}` of a test event.
-#[derive(Deserialize)]
+/// What `POST /v1/events` takes.
+#[derive(ToSchema)]
+#[serde(untagged)]
+#[expect(dead_code, reason = "a name in the description of the API")]
+pub enum EventsBody {
+    /// One event.
+    One(Box<EventDraft>),
+    /// Several, all or nothing.
+    Several(EventBatch),
+}
+
+/// Several events.
+#[derive(ToSchema)]
+#[schema(value_type = Vec<EventDraft>, min_items = 1, max_items = 100)]
+#[expect(dead_code, reason = "a name in the description of the API")]
+pub struct EventBatch(Vec<EventDraft>);
+
+/// What `POST /v1/events` answers.
+#[derive(ToSchema)]
+#[serde(untagged)]
+#[expect(dead_code, reason = "a name in the description of the API")]
+pub enum AcceptedBody<'a> {
+    /// To one event.
+    One(AcceptedView<'a>),
+    /// To an array, in its order.
+    Several {
+        /// The events.
+        items: Vec<AcceptedView<'a>>,
+    },
+}
+
+/// Which class of wake to test.
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(examples(json!({"class": "background"})))]
 pub struct TestDraft {
     class: Class,
 }
 
-/// Wakes one device with an event in its own feed, so that a person can see it arrive.
+/// Tests a device
+///
+/// Wakes it with an event `reveille.test` in its own feed, so that a person can see it arrive.
+#[utoipa::path(post, path = "/v1/devices/{device}/test", operation_id = "testDevice", tag = "devices", security(("appKey" = ["devices:write"])),
+    params(("device" = kind::Device, Path, description = "The device")), request_body = TestDraft,
+    responses((status = 202, description = "The event", body = AcceptedView,
+        headers(("Location" = String, description = "The event"),
+            ("Retry-After" = u32, description = "In how many seconds to look what has become of it")))))]
 pub async fn test_device(
     State(api): State<Api>,
     caller: Caller,
@@ -88,18 +150,46 @@ pub async fn test_device(
     }
 }
 
+/// Shows an event and what has become of it
+///
+/// Its counts are derived from how its followers stand: on read up to 1,000 of them, else as of at most 10 s ago.
+#[utoipa::path(get, path = "/v1/events/{event}", operation_id = "getEvent", tag = "events",
+    security(("appKey" = ["events:read"]), ("appKey" = ["events:write"])),
+    params(("event" = kind::Event, Path, description = "The event")),
+    responses((status = 200, description = "The event", body = StatusView)))]
 pub async fn show(State(api): State<Api>, caller: Caller, Path(event): Path<EventId>) -> Result<Response> {
     let app = caller.app(&[Scope::EventsRead, Scope::EventsWrite])?;
     let stored = api.store.event(app, event).await?.ok_or_else(|| Problem::not_found("event"))?;
     let (state, counts) = api.store.event_status(app, &stored).await?;
-    let view = StatusView {
-        event: EventView::of(&stored.event),
-        accepted_at: stored.event.accepted_at,
-        state,
-        devices: counts,
-        traceparent: stored.traceparent.as_deref(),
-    };
-    Ok(Body(view).into_response())
+    Ok(Body(StatusView { stored: StoredView::of(&stored), state, devices: counts }).into_response())
+}
+
+#[derive(Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct EventsQuery {
+    /// Of this feed only.
+    feed: Option<FeedName>,
+    /// Where the page begins: `next` of the page before.
+    cursor: Option<Position>,
+    /// How many events the page has at most.
+    #[param(minimum = 1, maximum = 500)]
+    limit: Option<usize>,
+}
+
+/// Lists events
+///
+/// For people and tools that look back; phones poll their feeds. What has become of an event is shown with the event itself.
+#[utoipa::path(get, path = "/v1/events", operation_id = "listEvents", tag = "events", params(EventsQuery),
+    security(("appKey" = ["events:read"]), ("appKey" = ["events:write"])),
+    responses((status = 200, description = "Events, newest first", body = List<StoredView>)))]
+pub async fn list(State(api): State<Api>, caller: Caller, Query(query): Query<EventsQuery>) -> Result<Response> {
+    let app = caller.app(&[Scope::EventsRead, Scope::EventsWrite])?;
+    let limit = extract::limit(query.limit, extract::LIST_DEFAULT)?;
+    let before = query.cursor.unwrap_or(Position(i64::MAX));
+    let events = api.store.newest_events(app, query.feed.as_ref(), before, limit).await?;
+    let next = events.last().filter(|_| events.len() == limit).map(|stored| stored.event.position.to_string());
+    Ok(Body(List { items: events.iter().map(StoredView::of).collect(), next }).into_response())
 }
 
 fn read_one(body: &[u8]) -> Result<NewEvent> {
@@ -169,17 +259,26 @@ fn answer(events: &[Event], many: bool, replayed: bool) -> Response {
 }
 
 /// An event as pages show it; `data` goes out as it came in.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = Event)]
 pub struct EventView<'a> {
+    #[schema(value_type = kind::Event)]
     id: EventId,
     position: Position,
     feed: &'a FeedName,
+    /// The app's own word for what happened.
     #[serde(rename = "type")]
     kind: &'a str,
+    /// Whose state it changes.
     key: Option<&'a str>,
+    /// What it does to its key.
     op: Option<Op>,
+    /// When it happened: as the backend said, else when it was accepted.
     occurred_at: Timestamp,
+    /// The app's own JSON.
+    #[schema(value_type = Option<serde_json::Value>)]
     data: Option<&'a RawValue>,
+    /// Where the app may read more.
     href: Option<&'a str>,
     wake: &'a WakeSpec,
 }
@@ -204,23 +303,44 @@ impl<'a> EventView<'a> {
 }
 
 /// An event as the answer to its acceptance.
-#[derive(Serialize)]
-struct AcceptedView<'a> {
+#[derive(Serialize, ToSchema)]
+#[schema(as = AcceptedEvent)]
+pub struct AcceptedView<'a> {
     #[serde(flatten)]
     event: EventView<'a>,
     accepted_at: Timestamp,
     state: EventState,
 }
 
-/// An event with what has become of it.
-#[derive(Serialize)]
-struct StatusView<'a> {
+/// An event with what else is kept of it.
+#[derive(Serialize, ToSchema)]
+#[schema(as = StoredEvent)]
+pub struct StoredView<'a> {
     #[serde(flatten)]
     event: EventView<'a>,
     accepted_at: Timestamp,
+    /// W3C Trace Context of the request that brought it.
+    traceparent: Option<&'a str>,
+}
+
+impl<'a> StoredView<'a> {
+    fn of(stored: &'a StoredEvent) -> Self {
+        Self {
+            event: EventView::of(&stored.event),
+            accepted_at: stored.event.accepted_at,
+            traceparent: stored.traceparent.as_deref(),
+        }
+    }
+}
+
+/// An event with what has become of it.
+#[derive(Serialize, ToSchema)]
+#[schema(as = EventStatus)]
+pub struct StatusView<'a> {
+    #[serde(flatten)]
+    stored: StoredView<'a>,
     state: EventState,
     devices: EventCounts,
-    traceparent: Option<&'a str>,
 }
 
 impl Api {

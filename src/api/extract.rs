@@ -7,8 +7,9 @@ use axum::{
     extract::{FromRequest, FromRequestParts, Request},
     http::request::Parts,
 };
-use serde::{Deserialize, de::DeserializeOwned};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::error::Category;
+use utoipa::{IntoParams, ToSchema};
 
 use super::problem::{self, Problem, Result};
 use crate::domain::{Invalid, limits};
@@ -125,10 +126,14 @@ impl<S: Send + Sync, T: DeserializeOwned + Send> FromRequestParts<S> for Path<T>
 }
 
 /// `?cursor=&limit=` of every list.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub struct ListQuery {
+    /// Where the page begins: `next` of the page before.
     cursor: Option<String>,
+    /// How many items the page has at most.
+    #[param(minimum = 1, maximum = 500)]
     limit: Option<usize>,
 }
 
@@ -159,16 +164,29 @@ pub fn limit(given: Option<usize>, default: usize) -> Result<usize> {
     }
 }
 
-/// `{items, next}`: `next` is the last item's place if the page is full.
-pub fn list<T, I: Display>(
+/// A page of a list.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct List<T> {
+    /// What is on it.
+    pub items: Vec<T>,
+    /// The `cursor` of the next page; null on the last one.
+    pub next: Option<String>,
+}
+
+/// A page of a list: `next` is the last item's place if the page is full.
+pub fn list<T, V, I: Display>(
     items: Vec<T>,
     limit: usize,
     place: impl Fn(&T) -> I,
-    show: impl Fn(&T) -> serde_json::Value,
-) -> axum::Json<serde_json::Value> {
+    show: impl FnMut(T) -> V,
+) -> axum::Json<List<V>> {
     let next = items.last().filter(|_| items.len() == limit).map(|item| place(item).to_string());
-    let items: Vec<_> = items.iter().map(show).collect();
-    axum::Json(serde_json::json!({"items": items, "next": next}))
+    axum::Json(List { items: items.into_iter().map(show).collect(), next })
+}
+
+/// All that there is, on one page.
+pub fn whole<V>(items: impl IntoIterator<Item = V>) -> axum::Json<List<V>> {
+    axum::Json(List { items: items.into_iter().collect(), next: None })
 }
 
 /// The value of a header, if it is there and readable.

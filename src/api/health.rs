@@ -1,6 +1,6 @@
 //! The service's own routes: health, readiness, limits, and what problems mean.
 
-use std::{sync::atomic::Ordering, time::Duration};
+use std::{collections::BTreeMap, sync::atomic::Ordering, time::Duration};
 
 use axum::{
     Json as Body,
@@ -8,7 +8,8 @@ use axum::{
     http::StatusCode,
     response::{Html, IntoResponse, Response},
 };
-use serde_json::{Map, Value, json};
+use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::{
     Api,
@@ -17,18 +18,96 @@ use super::{
     problem::{self, Problem, Result},
 };
 use crate::{
-    domain::{limits as table, time::Timestamp},
+    domain::{
+        device::Transport,
+        id::{AppId, kind},
+        limits as table,
+        time::Timestamp,
+    },
     transport::RestingCredential,
 };
 
 /// A dispatcher that has not looked for this long is not ready.
 const LONGEST_SILENCE: Duration = Duration::from_secs(10);
 
-pub async fn healthz() -> Body<Value> {
-    Body(json!({"status": "ok"}))
+/// That the process answers.
+#[derive(Serialize, ToSchema)]
+pub struct Health {
+    /// `ok`
+    status: &'static str,
 }
 
-/// Readiness; the operator also sees why.
+/// Whether the relay can do its work; the operator also sees why.
+#[derive(Serialize, ToSchema)]
+pub struct Readiness {
+    /// `ready` or `not ready`
+    status: &'static str,
+    #[serde(flatten)]
+    detail: Option<ReadinessDetail>,
+}
+
+/// For the operator key, and on the admin listener.
+#[derive(Serialize, ToSchema)]
+pub struct ReadinessDetail {
+    /// `ok` or `failing`
+    store: &'static str,
+    /// Transactions that the database ended for another's sake and that were tried again, since this process began.
+    broken_off_transactions: u64,
+    dispatcher: DispatcherView,
+    /// Credentials whose breakers are not closed.
+    credentials: Vec<BreakerView>,
+}
+
+/// What the dispatcher of this process does.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Dispatcher)]
+#[serde(untagged)]
+pub enum DispatcherView {
+    /// It has none.
+    Absent(&'static str),
+    /// It has one.
+    Here { last_looked_at: Timestamp, ok: bool },
+}
+
+/// A credential whose breaker is not closed. Its trouble is its provider's or its app's, so it says nothing about readiness.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Breaker)]
+pub struct BreakerView {
+    #[schema(value_type = kind::App)]
+    app: AppId,
+    transport: Transport,
+    name: String,
+    /// `open` or `half-open`
+    breaker: &'static str,
+    /// Until when it is open.
+    until: Option<Timestamp>,
+}
+
+impl BreakerView {
+    /// What is shown of it.
+    pub fn of(resting: &RestingCredential) -> Self {
+        Self {
+            app: resting.app,
+            transport: resting.transport,
+            name: resting.name.clone(),
+            breaker: resting.stage.as_str(),
+            until: resting.stage.until(),
+        }
+    }
+}
+
+/// Tells that the process is alive
+#[utoipa::path(get, path = "/healthz", operation_id = "healthz", tag = "service", responses((status = 200, description = "It is", body = Health)))]
+pub async fn healthz() -> Body<Health> {
+    Body(Health { status: "ok" })
+}
+
+/// Tells whether the relay is ready
+///
+/// The database can be reached and the dispatcher looks. With the operator key, and on the admin listener, also why.
+#[utoipa::path(get, path = "/readyz", operation_id = "readyz", tag = "service", security((), ("operatorKey" = [])),
+    responses((status = 200, description = "It is", body = Readiness),
+        (status = 503, description = "It is not", body = Readiness)))]
 pub async fn readyz(State(api): State<Api>, caller: Result<Caller>) -> Response {
     let detail = caller.is_ok_and(|caller| caller.operator().is_ok());
     api.readiness(detail).await
@@ -38,10 +117,19 @@ pub async fn readyz_in_detail(State(api): State<Api>) -> Response {
     api.readiness(true).await
 }
 
-pub async fn limits() -> Body<Value> {
-    Body(table::TABLE.iter().map(|(name, value)| ((*name).to_owned(), json!(value))).collect::<Map<_, _>>().into())
+/// Lists all limits
+///
+/// Each name carries its unit.
+#[utoipa::path(get, path = "/v1/limits", operation_id = "getLimits", tag = "service",
+    responses((status = 200, description = "The limits by name", body = BTreeMap<String, u64>)))]
+pub async fn limits() -> Body<BTreeMap<&'static str, u64>> {
+    Body(table::TABLE.iter().copied().collect())
 }
 
+/// Explains a problem
+#[utoipa::path(get, path = "/problems/{slug}", operation_id = "explainProblem", tag = "service",
+    params(("slug" = String, Path, description = "The last part of a problem's `type`", example = "invalid")),
+    responses((status = 200, description = "A page for people", body = String, content_type = "text/html")))]
 pub async fn explain(Path(slug): Path<String>) -> Result<Html<String>> {
     let kind = problem::KINDS.iter().find(|kind| kind.slug == slug).ok_or_else(|| Problem::not_found("problem"))?;
     let (status, title, help) = (kind.status.as_u16(), kind.title, kind.help.replace('<', "&lt;"));
@@ -58,25 +146,17 @@ impl Api {
         let beat = self.dispatcher_beat.as_ref().map(|beat| Timestamp::from_ms(beat.load(Ordering::Relaxed)));
         let dispatcher = beat.is_none_or(|beat| self.clock.now().since(beat) < LONGEST_SILENCE);
         let ready = store.is_ok() && dispatcher;
-        let mut body = json!({"status": if ready { "ready" } else { "not ready" }});
-        if detail {
-            body["store"] = if store.is_ok() { "ok" } else { "failing" }.into();
-            body["broken_off_transactions"] = self.store.broken_off().into();
-            body["dispatcher"] = match beat {
-                None => "not in this process".into(),
-                Some(beat) => json!({"last_looked_at": beat, "ok": dispatcher}),
-            };
-            body["credentials"] = self.transports.all_breakers().iter().map(show_breaker).collect();
-        }
+        let detail = detail.then(|| ReadinessDetail {
+            store: if store.is_ok() { "ok" } else { "failing" },
+            broken_off_transactions: self.store.broken_off(),
+            dispatcher: match beat {
+                None => DispatcherView::Absent("not in this process"),
+                Some(last_looked_at) => DispatcherView::Here { last_looked_at, ok: dispatcher },
+            },
+            credentials: self.transports.all_breakers().iter().map(BreakerView::of).collect(),
+        });
+        let body = Readiness { status: if ready { "ready" } else { "not ready" }, detail };
         let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
         (status, Body(body)).into_response()
     }
-}
-
-/// A credential whose breaker is not closed. Its trouble is its provider's or its app's, so it says nothing about readiness.
-pub fn show_breaker(resting: &RestingCredential) -> Value {
-    json!({
-        "app": resting.app, "transport": resting.transport, "name": resting.name,
-        "breaker": resting.stage.as_str(), "until": resting.stage.until(),
-    })
 }

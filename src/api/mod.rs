@@ -1,5 +1,6 @@
 //! The API: routes of contract §5 over the store. Extractors prove the caller and the input; handlers are one sentence each.
 
+mod activity;
 mod apps;
 mod attempts;
 mod auth;
@@ -7,9 +8,12 @@ mod brakes;
 mod credential_check;
 mod credentials;
 mod devices;
+mod docs;
 mod events;
 mod extract;
 mod health;
+mod me;
+mod openapi;
 mod operations;
 mod problem;
 mod snapshots;
@@ -29,7 +33,7 @@ use axum::{
     extract::MatchedPath,
     http::{HeaderName, HeaderValue, Request},
     response::{IntoResponse, Response},
-    routing::{delete, get, post, put},
+    routing::get,
 };
 use secrecy::SecretString;
 use tower::util::MapRequestLayer;
@@ -38,6 +42,7 @@ use tower_http::{
     request_id::{MakeRequestId, PropagateRequestIdLayer, RequestId, SetRequestIdLayer},
     trace::TraceLayer,
 };
+use utoipa_axum::{router::OpenApiRouter, routes};
 
 use self::{auth::Limiters, problem::Problem};
 use crate::{
@@ -117,54 +122,8 @@ impl Api {
 
     /// All routes.
     pub fn router(self) -> Router {
-        let operator = Router::new()
-            .route("/v1/apps", post(apps::create).get(apps::list))
-            .route("/v1/apps/{app}", get(apps::show).patch(apps::update).delete(apps::remove))
-            .route("/v1/apps/{app}/keys", post(apps::create_key).get(apps::list_keys))
-            .route("/v1/apps/{app}/keys/{key}", delete(apps::remove_key));
-        let app = Router::new()
-            .route("/v1/credentials", get(credentials::list))
-            .route(
-                "/v1/credentials/{transport}",
-                put(credentials::put_default).get(credentials::show_default).delete(credentials::remove_default),
-            )
-            .route(
-                "/v1/credentials/{transport}/{name}",
-                put(credentials::put)
-                    .get(credentials::show)
-                    .delete(credentials::remove)
-                    .post(credential_check::check_default),
-            )
-            .route("/v1/credentials/{transport}/{name}/check", post(credential_check::check))
-            .route("/v1/brakes", get(brakes::list))
-            .route("/v1/brakes/{transport}/{environment}/release", post(brakes::release))
-            .route("/v1/devices", post(devices::register).get(devices::list))
-            .route("/v1/devices/me", get(devices::show_none).patch(devices::update_me).delete(devices::remove_me))
-            .route("/v1/devices/{device}", get(devices::show).patch(devices::update).delete(devices::remove))
-            .route("/v1/devices/{device}/timeline", get(timeline::show))
-            .route("/v1/devices/{device}/test", post(events::test_device))
-            .route("/v1/devices/{device}/feeds/{feed}", put(devices::follow).delete(devices::unfollow))
-            .route("/v1/users/{user}", delete(operations::erase_user))
-            .route("/v1/feeds/{feed}", delete(operations::erase_feed))
-            .route("/v1/operations/{operation}", get(operations::show))
-            .route("/v1/events", post(events::accept))
-            .route("/v1/events/{event}", get(events::show))
-            .route("/v1/events/{event}/attempts", get(attempts::of_event))
-            .route("/v1/attempts", get(attempts::list))
-            .route("/v1/stats", get(stats::show));
-        let polling = Router::new()
-            .route("/v1/sync", get(sync::sync))
-            .route("/v1/sync/ack", post(sync::ack))
-            .route("/v1/sync/snapshot", get(snapshots::of_device))
-            .route("/v1/feeds/{feed}/events", get(sync::feed))
-            .route("/v1/feeds/{feed}/snapshot", get(snapshots::of_feed));
-        let service = Router::new()
-            .route("/healthz", get(health::healthz))
-            .route("/readyz", get(health::readyz))
-            .route("/v1/limits", get(health::limits))
-            .route("/problems/{slug}", get(health::explain));
-        let routes = Router::new().merge(operator).merge(app).merge(polling).merge(service);
-        wrap(routes, self)
+        let (routes, description) = described().split_for_parts();
+        wrap(routes.merge(docs::routes(openapi::complete(description))), self)
     }
 
     /// The routes of the admin listener, where readiness detail needs no key.
@@ -173,6 +132,57 @@ impl Api {
             Router::new().route("/healthz", get(health::healthz)).route("/readyz", get(health::readyz_in_detail));
         wrap(routes, self)
     }
+}
+
+/// The description of the API (OpenAPI 3.1), as `/openapi.json` serves it.
+pub fn description() -> serde_json::Value {
+    openapi::complete(described().into_openapi())
+}
+
+/// The routes together with what they say of themselves: none can be added without.
+fn described() -> OpenApiRouter<Api> {
+    OpenApiRouter::with_openapi(openapi::frame())
+        // For the operator.
+        .routes(routes!(apps::create, apps::list))
+        .routes(routes!(apps::show, apps::update, apps::remove))
+        .routes(routes!(apps::create_key, apps::list_keys))
+        .routes(routes!(apps::remove_key))
+        // For backends.
+        .routes(routes!(credentials::list))
+        .routes(routes!(credentials::put_default, credentials::show_default, credentials::remove_default))
+        .routes(routes!(credentials::put, credentials::show, credentials::remove))
+        .routes(routes!(credential_check::check_default))
+        .routes(routes!(credential_check::check))
+        .routes(routes!(brakes::list))
+        .routes(routes!(brakes::release))
+        .routes(routes!(devices::register, devices::list))
+        .routes(routes!(devices::show_none, devices::update_me, devices::remove_me))
+        .routes(routes!(devices::show, devices::update, devices::remove))
+        .routes(routes!(devices::follow, devices::unfollow))
+        .routes(routes!(events::test_device))
+        .routes(routes!(operations::erase_user))
+        .routes(routes!(operations::erase_feed))
+        .routes(routes!(operations::show))
+        .routes(routes!(events::accept, events::list))
+        .routes(routes!(events::show))
+        // What happened.
+        .routes(routes!(attempts::of_event))
+        .routes(routes!(attempts::list))
+        .routes(routes!(timeline::show))
+        .routes(routes!(activity::list))
+        .routes(routes!(stats::show))
+        // For phones.
+        .routes(routes!(sync::sync))
+        .routes(routes!(sync::ack))
+        .routes(routes!(snapshots::of_device))
+        .routes(routes!(sync::feed))
+        .routes(routes!(snapshots::of_feed))
+        // The service's own.
+        .routes(routes!(me::show))
+        .routes(routes!(health::healthz))
+        .routes(routes!(health::readyz))
+        .routes(routes!(health::limits))
+        .routes(routes!(health::explain))
 }
 
 fn wrap(routes: Router<Api>, api: Api) -> Router {

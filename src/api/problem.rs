@@ -8,6 +8,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use serde_json::{Map, Value, json};
+use utoipa::ToSchema;
 
 use crate::{
     domain::{Invalid, InvalidKind},
@@ -88,6 +89,35 @@ struct Document {
     errors: Vec<Invalid>,
     extra: Map<String, Value>,
     retry_after: Option<Duration>,
+}
+
+/// An error answer (RFC 9457). Some kinds have members of their own.
+#[derive(ToSchema)]
+#[schema(as = Problem)]
+#[expect(dead_code, reason = "a name in the description of the API")]
+pub struct ProblemDocument {
+    /// `/problems/<slug>`, a page that explains it.
+    #[serde(rename = "type")]
+    #[schema(pattern = "^/problems/")]
+    kind: String,
+    /// A short summary, the same for all of this type.
+    title: String,
+    /// The HTTP status.
+    status: u16,
+    /// What is wrong here.
+    detail: String,
+    /// Each field that is wrong.
+    errors: Option<Vec<FieldError>>,
+}
+
+/// A field that is wrong.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "a name in the description of the API")]
+pub struct FieldError {
+    /// JSON pointer (RFC 6901) into the request; empty for the whole of it.
+    pointer: String,
+    /// What is wrong, with the limit and what was found.
+    detail: String,
 }
 
 /// What handlers answer.

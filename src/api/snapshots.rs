@@ -7,13 +7,14 @@ use axum::{
 };
 use serde::{Deserialize, Serialize};
 use serde_json::{json, value::RawValue};
+use utoipa::{IntoParams, ToSchema};
 
 use super::{
     Api,
     auth::Caller,
     extract::{Path, Query},
     problem::{self, Problem, Result},
-    sync::{SNAPSHOT, feed_snapshot},
+    sync::{CursorProblem, SNAPSHOT, feed_snapshot},
 };
 use crate::{
     domain::{
@@ -24,9 +25,11 @@ use crate::{
     store::{SnapshotItem, SnapshotPage},
 };
 
-#[derive(Deserialize)]
+#[derive(Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub struct SnapshotQuery {
+    /// `next_page` of the page before.
     page: Option<String>,
 }
 
@@ -39,6 +42,15 @@ struct Place {
     key: String,
 }
 
+/// Reads the newest state of all feeds that the device follows
+///
+/// Apply an item if its position is higher than what you hold; keys that you hold at a position up to `through` and that are absent are
+/// deleted; then poll after `as_of`.
+#[utoipa::path(get, path = "/v1/sync/snapshot", operation_id = "getSnapshot", tag = "polling", security(("deviceToken" = [])), params(SnapshotQuery),
+    responses((status = 200, description = "The newest event per key, a page at a time", body = SnapshotView),
+        (status = 400, description = "`cursor-invalid`", body = CursorProblem, content_type = "application/problem+json"),
+        (status = 410, description = "`epoch-changed`: start with the first page", body = CursorProblem,
+            content_type = "application/problem+json")))]
 pub async fn of_device(State(api): State<Api>, caller: Caller, Query(query): Query<SnapshotQuery>) -> Result<Response> {
     let device = caller.device()?;
     api.limiters.poll(device.id)?;
@@ -53,6 +65,14 @@ pub async fn of_device(State(api): State<Api>, caller: Caller, Query(query): Que
     Ok(api.answer_snapshot(page, &place, &place_scope, &CursorScope::Sync { device: &id }))
 }
 
+/// Reads the newest state of one feed
+#[utoipa::path(get, path = "/v1/feeds/{feed}/snapshot", operation_id = "getFeedSnapshot", tag = "polling",
+    security(("deviceToken" = []), ("appKey" = ["events:read"])),
+    params(("feed" = FeedName, Path, description = "The feed"), SnapshotQuery),
+    responses((status = 200, description = "The newest event per key, a page at a time", body = SnapshotView),
+        (status = 400, description = "`cursor-invalid`", body = CursorProblem, content_type = "application/problem+json"),
+        (status = 410, description = "`epoch-changed`: start with the first page", body = CursorProblem,
+            content_type = "application/problem+json")))]
 pub async fn of_feed(
     State(api): State<Api>,
     caller: Caller,
@@ -122,22 +142,30 @@ impl Api {
     }
 }
 
-#[derive(Serialize)]
-struct SnapshotView<'a> {
+/// A page of the newest state.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Snapshot)]
+pub struct SnapshotView<'a> {
+    /// The cursor to poll after.
     as_of: String,
+    /// Its position.
     through: Position,
     items: Vec<ItemView<'a>>,
+    /// Where the next page begins; absent on the last one.
     #[serde(skip_serializing_if = "Option::is_none")]
     next_page: Option<String>,
 }
 
-#[derive(Serialize)]
-struct ItemView<'a> {
+/// The newest state of one key.
+#[derive(Serialize, ToSchema)]
+#[schema(as = SnapshotItem)]
+pub struct ItemView<'a> {
     feed: &'a FeedName,
     key: &'a str,
     position: Position,
     #[serde(rename = "type")]
     kind: &'a str,
+    #[schema(value_type = Option<serde_json::Value>)]
     data: Option<&'a RawValue>,
     href: Option<&'a str>,
 }

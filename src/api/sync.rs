@@ -9,20 +9,21 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
 
 use super::{
     Api,
     auth::Caller,
     events::EventView,
     extract::{self, Json, Path, Query, header},
-    problem::{self, Kind, Problem, Result},
+    problem::{self, Kind, Problem, ProblemDocument, Result},
 };
 use crate::{
     domain::{
         cursor::{self, CursorError, Scope as CursorScope},
         device::DeviceStatus,
         feed::{FeedName, Position},
-        id::WakeId,
+        id::{WakeId, kind},
         key::Scope,
         limits,
         settings::Settings,
@@ -31,13 +32,19 @@ use crate::{
     store::{Feed, Page, PageEntry, PageRequest, Paged, Poller, Visit},
 };
 
-#[derive(Deserialize)]
+#[derive(Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub struct SyncQuery {
+    /// Everything after this cursor: `next` of the page before. From the oldest event that is kept if absent. Coming with it acknowledges
+    /// everything up to it.
     after: Option<String>,
+    /// How many events the page has at most; 100 if absent.
+    #[param(minimum = 1, maximum = 500)]
     limit: Option<usize>,
     /// Which push caused this poll; what is no wake of this device is ignored.
     wake: Option<String>,
+    /// Reads without moving a level, for notification service extensions.
     #[serde(default)]
     peek: bool,
 }
@@ -48,6 +55,24 @@ impl SyncQuery {
     }
 }
 
+/// Polls all feeds that the device follows
+///
+/// The canonical poll. Coming for it is what tells the relay who woke.
+#[utoipa::path(get, path = "/v1/sync", operation_id = "sync", tag = "polling", security(("deviceToken" = [])),
+    params(SyncQuery,
+        ("If-None-Match" = Option<String>, Header, description = "The `ETag` of a page: 304 if it is still the same"),
+        ("Prefer" = Option<String>, Header, description = "`return=minimal` (RFC 7240): 204 if there is nothing new")),
+    responses(
+        (status = 200, description = "A page", body = PageView, headers(
+            ("ETag" = String, description = "Weak"), ("Cache-Control" = String, description = "`private, no-cache`"),
+            ("Vary" = String, description = "`Authorization`"))),
+        (status = 204, description = "Nothing new, and `Prefer: return=minimal`; it has all effects of a page", headers(
+            ("ETag" = String, description = "Weak"), ("Retry-After" = u32, description = "When to poll again, in seconds"))),
+        (status = 304, description = "The page is the same; it has all effects of a page", headers(
+            ("ETag" = String, description = "Weak"), ("Retry-After" = u32, description = "When to poll again, in seconds"))),
+        (status = 400, description = "`cursor-invalid`", body = CursorProblem, content_type = "application/problem+json"),
+        (status = 410, description = "`cursor-expired`, `cursor-ahead` or `epoch-changed`: start from the snapshot",
+            body = CursorProblem, content_type = "application/problem+json")))]
 pub async fn sync(
     State(api): State<Api>,
     poller: Poller,
@@ -79,6 +104,25 @@ pub async fn sync(
     Ok(api.answer(&headers, page, &scope, &poller.settings, Some((&poller, missed)), (after, limit)))
 }
 
+/// Polls one feed
+///
+/// By a device that follows it, or with an app key, whose reads move nothing.
+#[utoipa::path(get, path = "/v1/feeds/{feed}/events", operation_id = "pollFeed", tag = "polling",
+    security(("deviceToken" = []), ("appKey" = ["events:read"])),
+    params(("feed" = FeedName, Path, description = "The feed"), SyncQuery,
+        ("If-None-Match" = Option<String>, Header, description = "The `ETag` of a page: 304 if it is still the same"),
+        ("Prefer" = Option<String>, Header, description = "`return=minimal` (RFC 7240): 204 if there is nothing new")),
+    responses(
+        (status = 200, description = "A page", body = PageView, headers(
+            ("ETag" = String, description = "Weak"), ("Cache-Control" = String, description = "`private, no-cache`"),
+            ("Vary" = String, description = "`Authorization`"))),
+        (status = 204, description = "Nothing new, and `Prefer: return=minimal`", headers(
+            ("ETag" = String, description = "Weak"), ("Retry-After" = u32, description = "When to poll again, in seconds"))),
+        (status = 304, description = "The page is the same", headers(
+            ("ETag" = String, description = "Weak"), ("Retry-After" = u32, description = "When to poll again, in seconds"))),
+        (status = 400, description = "`cursor-invalid`", body = CursorProblem, content_type = "application/problem+json"),
+        (status = 410, description = "`cursor-expired`, `cursor-ahead` or `epoch-changed`: start from the snapshot",
+            body = CursorProblem, content_type = "application/problem+json")))]
 pub async fn feed(
     State(api): State<Api>,
     caller: Caller,
@@ -115,12 +159,27 @@ pub async fn feed(
     Ok(api.answer(&headers, page, &scope, &settings, reader, (after, limit)))
 }
 
-#[derive(Deserialize)]
+/// How far the device has come: a cursor, or the wake whose news it has.
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Ack {
+    /// `next` of a page.
     cursor: Option<String>,
+    /// From a push.
+    #[schema(value_type = Option<kind::Wake>)]
     wake: Option<WakeId>,
 }
+
+/// Acknowledges
+///
+/// Give either. Nothing goes backwards; an unknown or foreign wake is ignored.
+#[utoipa::path(post, path = "/v1/sync/ack", operation_id = "acknowledge", tag = "polling", security(("deviceToken" = [])),
+    request_body(content = Ack, example = json!({"wake": "wake_01m4y3vkk5f5r9vts0xg5mfh1q"})),
+    responses((status = 204, description = "Noted"),
+        (status = 400, description = "`cursor-invalid`, or the body is not JSON", body = CursorProblem,
+            content_type = "application/problem+json"),
+        (status = 410, description = "`cursor-expired`, `cursor-ahead` or `epoch-changed`: start from the snapshot",
+            body = CursorProblem, content_type = "application/problem+json")))]
 
 pub async fn ack(State(api): State<Api>, poller: Poller, Json(ack): Json<Ack>) -> Result<StatusCode> {
     let id = poller.device.to_string();
@@ -141,6 +200,16 @@ pub async fn ack(State(api): State<Api>, poller: Poller, Json(ack): Json<Ack>) -
         api.visit(&poller, position, position, ack.wake).await?;
     }
     Ok(StatusCode::NO_CONTENT)
+}
+
+/// A cursor that leads nowhere, and where to start anew.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "a name in the description of the API")]
+pub struct CursorProblem {
+    #[serde(flatten)]
+    problem: ProblemDocument,
+    /// The snapshot to read; then poll after its `as_of`.
+    snapshot: Option<String>,
 }
 
 /// Where a device's own snapshot is.
@@ -259,25 +328,38 @@ fn in_a_poll(mut response: Response, tag: &str, after_s: u32) -> Response {
     response
 }
 
-#[derive(Serialize)]
-struct PageView<'a> {
+/// A page of a poll.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Page)]
+pub struct PageView<'a> {
+    /// In the order of their positions.
     events: Vec<EntryView<'a>>,
+    /// The cursor to come with next; always there, also on an empty page.
     next: String,
+    /// The position inside `next`.
     through: Position,
+    /// Whether there is more at once.
     has_more: bool,
     poll: PollView,
+    /// For devices: how their pushes stand.
     #[serde(skip_serializing_if = "Option::is_none")]
     push: Option<PushView>,
 }
 
-#[derive(Serialize)]
-struct PollView {
+/// When to poll by oneself.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Poll)]
+pub struct PollView {
+    /// In so many seconds, even if no push comes.
     after_s: u32,
 }
 
-#[derive(Serialize)]
-struct PushView {
+/// How a device's pushes stand.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Push)]
+pub struct PushView {
     status: DeviceStatus,
+    /// True if its token is dead: the app is to fetch a new one and register.
     #[serde(skip_serializing_if = "Option::is_none")]
     register: Option<bool>,
 }
@@ -292,12 +374,18 @@ impl PushView {
     }
 }
 
-#[derive(Serialize)]
+/// What a page tells.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Entry)]
 #[serde(untagged)]
-enum EntryView<'a> {
+pub enum EntryView<'a> {
+    /// An event.
     Event(EventView<'a>),
+    /// The device follows the feed from here on; what is older is in its snapshot.
     Followed {
+        /// `reveille.followed`
         #[serde(rename = "type")]
+        #[schema(pattern = "^reveille.followed$")]
         kind: &'static str,
         feed: &'a FeedName,
         position: Position,

@@ -3,6 +3,7 @@
 use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 use url::Url;
+use utoipa::ToSchema;
 
 use super::{
     Invalid,
@@ -38,33 +39,47 @@ pub struct ApnsCredential {
 }
 
 /// A service-account JSON file as Google gives it; fields we do not need are passed over.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, ToSchema)]
 pub struct FcmCredential {
     /// Always `service_account`.
     #[serde(rename = "type")]
+    #[schema(pattern = "^service_account$")]
     pub kind: String,
     /// The Firebase project.
     pub project_id: String,
     /// JWT `kid`.
     pub private_key_id: String,
     /// The PEM text of the RSA key.
+    #[schema(value_type = String)]
     pub private_key: SecretString,
     /// JWT `iss`.
     pub client_email: String,
-    /// Where assertions are exchanged for access tokens.
+    /// Where assertions are exchanged for access tokens: Google's endpoint, unless the operator has set another.
+    #[schema(value_type = String, format = "uri")]
     pub token_uri: Url,
 }
 
 /// `PUT /v1/credentials/apns` as it comes.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-struct ApnsDraft {
+#[schema(as = ApnsCredential)]
+pub struct ApnsDraft {
+    /// The ten characters of the developer team.
+    #[schema(pattern = "^[A-Za-z0-9]{10}$")]
     team_id: String,
+    /// The ten characters of the key.
+    #[schema(pattern = "^[A-Za-z0-9]{10}$")]
     key_id: String,
+    /// The PEM text of the `.p8` file.
+    #[schema(value_type = String)]
     private_key: SecretString,
+    /// The bundle id it may push to; or give `topics`.
     topic: Option<String>,
+    /// The bundle ids it may push to; or give `topic`.
     topics: Option<Vec<String>>,
+    /// Where it may push; or give `environments`.
     environment: Option<Environment>,
+    /// Where it may push; or give `environment`.
     environments: Option<Vec<Environment>>,
 }
 
@@ -184,7 +199,7 @@ pub enum CredentialError {
 }
 
 /// The public half of a credential: whose it is and what it serves.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(untagged)]
 #[expect(missing_docs, reason = "the same fields as in the credentials above")]
 pub enum CredentialScope {

@@ -4,6 +4,7 @@ use std::{fmt, time::Duration};
 
 use secrecy::SecretString;
 use serde::{Deserialize, Deserializer, Serialize};
+use utoipa::ToSchema;
 
 use super::{
     Invalid, check_text,
@@ -18,7 +19,7 @@ const STALE_AFTER: Duration = Duration::from_secs(30 * 86_400);
 const EXPIRED_AFTER: Duration = Duration::from_secs(270 * 86_400);
 
 /// The provider that reaches a device.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Transport {
     /// Firebase Cloud Messaging, HTTP v1.
@@ -47,7 +48,7 @@ impl fmt::Display for Transport {
 }
 
 /// The operating system behind the token.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Platform {
     /// iOS and its kin.
@@ -59,7 +60,7 @@ pub enum Platform {
 }
 
 /// Which of Apple's two worlds a token belongs to; tokens are not interchangeable.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Environment {
     /// `api.push.apple.com`.
@@ -80,7 +81,7 @@ impl Environment {
 }
 
 /// What an FCM target is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum TokenKind {
     /// A registration token.
@@ -91,7 +92,7 @@ pub enum TokenKind {
 }
 
 /// Whether a device can be pushed to (contract §5, Devices).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum DeviceStatus {
     /// Nothing speaks against it.
@@ -153,24 +154,48 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Given<T> {
 }
 
 /// `POST /v1/devices` as it comes.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, expecting = "an object")]
 pub struct RegistrationDraft {
+    /// The app installation, as the app names it; the same one again is the same device.
+    #[schema(min_length = 1, max_length = 255, pattern = "^[^\\x00-\\x1f\\x7f-\\x9f]*$")]
     installation_id: String,
     transport: Transport,
+    /// `ios` for `apns` and `android` for `fcm` if absent.
     platform: Option<Platform>,
+    /// The push token, as the provider gave it to the app; hexadecimal digits for `apns`.
+    #[schema(value_type = String, min_length = 1, max_length = 4096, pattern = "^[!-~]*$")]
     token: SecretString,
     #[serde(default)]
     token_kind: TokenKind,
+    /// For `apns` only; `production` if absent.
     environment: Option<Environment>,
+    /// The APNs topic, or the Firebase project's id; if absent, whichever credential fits.
+    #[schema(min_length = 1, max_length = 255, pattern = "^[^\\x00-\\x1f\\x7f-\\x9f]*$")]
     topic: Option<String>,
+    /// Who is signed in: unchanged if absent, nobody if null. Follows the feed `user:{user}`.
     #[serde(default)]
+    #[schema(value_type = Option<String>, min_length = 1, max_length = 120, pattern = "^[A-Za-z0-9._:~@|+=-]*$")]
     user: Given<String>,
+    /// The whole set of feeds to follow beside the device's and its user's; unchanged if absent.
+    #[schema(max_items = 200, value_type = Option<Vec<FollowableFeed>>)]
     feeds: Option<Vec<String>>,
+    /// Of the app.
+    #[schema(min_length = 1, max_length = 255, pattern = "^[^\\x00-\\x1f\\x7f-\\x9f]*$")]
     app_version: Option<String>,
+    /// Name and version.
+    #[schema(min_length = 1, max_length = 255, pattern = "^[^\\x00-\\x1f\\x7f-\\x9f]*$")]
     os: Option<String>,
+    /// BCP 47.
+    #[schema(min_length = 1, max_length = 255, pattern = "^[^\\x00-\\x1f\\x7f-\\x9f]*$")]
     locale: Option<String>,
 }
+
+/// A feed that a device may follow by request: not `user:*` or `device:*`, which follow from registration.
+#[derive(ToSchema)]
+#[schema(value_type = String, examples("order:42"), pattern = "^(?!(user|device):)[A-Za-z0-9][A-Za-z0-9._:~@|+=-]{0,127}$")]
+#[expect(dead_code, reason = "a name in the description of the API")]
+pub struct FollowableFeed(String);
 
 /// A registration whose every field has been checked.
 #[derive(Debug, Clone)]
@@ -253,10 +278,11 @@ impl RegistrationDraft {
 }
 
 /// `PATCH /v1/devices/{id}` and `/v1/devices/me`: what is given replaces what is there.
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, expecting = "an object")]
 pub struct DevicePatch {
     /// The push token.
+    #[schema(value_type = Option<String>, min_length = 1, max_length = 4096, pattern = "^[!-~]*$")]
     pub token: Option<SecretString>,
     /// What kind of FCM target the token is.
     pub token_kind: Option<TokenKind>,
@@ -264,20 +290,26 @@ pub struct DevicePatch {
     pub environment: Option<Environment>,
     /// APNs topic, or Firebase project id.
     #[serde(default)]
+    #[schema(value_type = Option<String>, min_length = 1, max_length = 255, pattern = "^[^\\x00-\\x1f\\x7f-\\x9f]*$")]
     pub topic: Given<String>,
     /// Of the app.
     #[serde(default)]
+    #[schema(value_type = Option<String>, min_length = 1, max_length = 255, pattern = "^[^\\x00-\\x1f\\x7f-\\x9f]*$")]
     pub app_version: Given<String>,
     /// Name and version.
     #[serde(default)]
+    #[schema(value_type = Option<String>, min_length = 1, max_length = 255, pattern = "^[^\\x00-\\x1f\\x7f-\\x9f]*$")]
     pub os: Given<String>,
     /// BCP 47.
     #[serde(default)]
+    #[schema(value_type = Option<String>, min_length = 1, max_length = 255, pattern = "^[^\\x00-\\x1f\\x7f-\\x9f]*$")]
     pub locale: Given<String>,
     /// Who is signed in; with an app key only.
     #[serde(default)]
+    #[schema(value_type = Option<String>, min_length = 1, max_length = 120, pattern = "^[A-Za-z0-9._:~@|+=-]*$")]
     pub user: Given<String>,
     /// The whole explicit set of feeds; with an app key only.
+    #[schema(max_items = 200, value_type = Option<Vec<FollowableFeed>>)]
     pub feeds: Option<Vec<String>>,
 }
 

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
+use utoipa::ToSchema;
 
 use super::{
     Invalid, check_text,
@@ -15,7 +16,7 @@ use super::{
 const TEST_TTL_S: u32 = 300;
 
 /// What an event does to its key's state.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Op {
     /// The key now has this value.
@@ -25,7 +26,7 @@ pub enum Op {
 }
 
 /// When an alert that has not been sent yet is taken back.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum CancelOn {
     /// When the device has fetched the event.
@@ -36,7 +37,7 @@ pub enum CancelOn {
 }
 
 /// The visible text of an alert (contract §5, Events; Apple: "Generating a remote notification").
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, expecting = "an object")]
 #[expect(missing_docs, reason = "the names are Apple's and the contract's")]
 pub struct Alert {
@@ -79,7 +80,7 @@ fn default_sound() -> Option<String> {
 }
 
 /// Apple's `interruption-level`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
 #[expect(missing_docs, reason = "Apple's own words")]
 pub enum InterruptionLevel {
@@ -118,7 +119,7 @@ impl Alert {
 }
 
 /// Of a wake: how loudly it wakes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Class {
     /// Visible text.
@@ -138,7 +139,7 @@ impl Class {
 }
 
 /// The class an event asks for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum WakeClass {
     /// Visible text.
@@ -162,13 +163,14 @@ impl WakeClass {
 }
 
 /// The wake an event asks for.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, expecting = "an object")]
 pub struct WakeSpec {
     /// How loudly.
     #[serde(default)]
     pub class: WakeClass,
     /// For how many seconds after acceptance waking is worth while.
+    #[schema(minimum = 1, maximum = 2_419_200)]
     #[serde(default = "default_ttl_s")]
     pub ttl_s: u32,
     /// The text, for class `alert`.
@@ -187,17 +189,36 @@ impl Default for WakeSpec {
 }
 
 /// One event of `POST /v1/events` as it comes.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, expecting = "an object")]
 pub struct EventDraft {
+    /// The feed to append to; not `reveille:*`, which is the relay's own.
+    #[schema(pattern = "^(?!reveille:)[A-Za-z0-9][A-Za-z0-9._:~@|+=-]{0,127}$", examples("order:42"))]
     feed: String,
+    /// The app's own word for what happened; not `reveille.…`.
     #[serde(rename = "type")]
+    #[schema(
+        min_length = 1,
+        max_length = 255,
+        pattern = "^(?!reveille\\.)[^\\x00-\\x1f\\x7f-\\x9f]*$",
+        examples("order.updated")
+    )]
     kind: String,
+    /// Whose state it changes: the newest event of a key outlives retention, and is what a snapshot shows.
+    #[schema(min_length = 1, max_length = 255, pattern = "^[^\\x00-\\x1f\\x7f-\\x9f]*$", examples("order/42"))]
     key: Option<String>,
+    /// What it does to its key; `upsert` if there is a key and no word of it. Needs a key.
     op: Option<Op>,
+    /// Where the app may read more: an absolute URL of at most 2048 bytes. It travels in the push.
+    #[schema(format = "uri", max_length = 2048)]
     href: Option<String>,
+    /// The app's own JSON, at most 64 KiB; phones get it as it came, pushes never carry it.
+    #[schema(value_type = Option<serde_json::Value>)]
     data: Option<Box<RawValue>>,
+    /// When it happened; when it was accepted if absent.
+    #[schema(value_type = Option<Timestamp>)]
     occurred_at: Option<String>,
+    /// How to wake the devices that follow the feed.
     #[serde(default)]
     wake: WakeSpec,
 }

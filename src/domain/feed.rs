@@ -3,10 +3,12 @@
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 /// A feed's name: 1–128 of `A-Za-z0-9 . _ : ~ @ | + = -`, starting with a letter or digit (contract §2).
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(try_from = "String", into = "String")]
+#[schema(value_type = String, examples("order:42"), pattern = "^[A-Za-z0-9][A-Za-z0-9._:~@|+=-]{0,127}$")]
 pub struct FeedName(String);
 
 /// Who may write to a feed and follow it.
@@ -92,8 +94,9 @@ impl From<FeedName> for String {
 }
 
 /// A place in an app's order: strictly increasing, assigned at commit.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize, ToSchema)]
 #[serde(transparent)]
+#[schema(value_type = u64, examples(1287))]
 pub struct Position(pub i64);
 
 impl fmt::Display for Position {

@@ -3,6 +3,7 @@
 use std::{sync::Mutex, time::Duration};
 
 use type_safe_id::{StaticType, TypeSafeId};
+use utoipa::openapi::{ObjectBuilder, RefOr, Schema, Type};
 use uuid::{ContextV7, Uuid};
 
 use super::time::Timestamp;
@@ -18,6 +19,18 @@ macro_rules! ids {
 
                 impl super::StaticType for $kind {
                     const TYPE: &'static str = $prefix;
+                }
+
+                impl utoipa::PartialSchema for $kind {
+                    fn schema() -> utoipa::openapi::RefOr<utoipa::openapi::Schema> {
+                        super::schema($prefix)
+                    }
+                }
+
+                impl utoipa::ToSchema for $kind {
+                    fn name() -> std::borrow::Cow<'static, str> {
+                        stringify!($id).into()
+                    }
                 }
             )*
         }
@@ -44,6 +57,16 @@ ids! {
     OperationId = Operation "op";
 }
 
+/// What an id looks like: a TypeID (github.com/jetify-com/typeid, specification 0.3: the suffix is 26 characters of lower-case base32).
+fn schema(prefix: &str) -> RefOr<Schema> {
+    let example = format!("{prefix}_01m4y3vkk5f5r9vts0xg5mfh1q");
+    ObjectBuilder::new()
+        .schema_type(Type::String)
+        .pattern(Some(format!("^{prefix}_[0-7][0-9a-hjkmnp-tv-z]{{25}}$")))
+        .examples([example])
+        .into()
+}
+
 /// Keeps ids of one millisecond in the order they were made (RFC 9562 §6.2).
 static ORDER: Mutex<ContextV7> = Mutex::new(ContextV7::new());
 
@@ -57,6 +80,11 @@ pub fn new<T: StaticType>(now: Timestamp) -> TypeSafeId<T> {
 /// The least id of a millisecond: the first 48 bits of a UUIDv7 are its time (RFC 9562 §5.7), so ids below it are older.
 pub fn least<T: StaticType>(at: Timestamp) -> TypeSafeId<T> {
     TypeSafeId::from_uuid(Uuid::from_u128(u128::from(at.as_ms().unsigned_abs()) << 80))
+}
+
+/// The time that an id carries, to the millisecond.
+pub fn time_of<T: StaticType>(id: TypeSafeId<T>) -> Timestamp {
+    Timestamp::from_ms(i64::try_from(id.uuid().as_u128() >> 80).unwrap_or(i64::MAX))
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::{
     feed::{FeedKind, FeedName},
@@ -11,7 +12,7 @@ use super::{
 };
 
 /// What an operation does.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum OperationKind {
     /// Takes away all that there is of a user.
@@ -23,7 +24,7 @@ pub enum OperationKind {
 }
 
 /// Whether an operation goes on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum OperationState {
     /// Something is left to do.
@@ -107,7 +108,7 @@ impl fmt::Debug for Subject {
 }
 
 /// What an erasure has taken away so far.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
 #[expect(missing_docs, reason = "the words of the contract")]
 pub struct Removed {
     pub devices: u64,

@@ -2,11 +2,12 @@
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+use utoipa::ToSchema;
 
 use super::{Invalid, device::Platform, event::Class};
 
 /// All settings of an app, with the defaults filled in.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Settings {
     /// When a device is woken.
@@ -14,6 +15,7 @@ pub struct Settings {
     /// What counts as having reached a position.
     pub confirm: Confirm,
     /// For how many seconds after a poll a device counts as online.
+    #[schema(minimum = 0, maximum = 3600)]
     pub online_grace_s: u32,
     /// How soon a device is asked to poll by itself.
     pub poll_after_s: PollAfter,
@@ -22,7 +24,7 @@ pub struct Settings {
 }
 
 /// The policy per platform.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[expect(missing_docs, reason = "the platforms")]
 pub struct WakeSettings {
@@ -32,7 +34,7 @@ pub struct WakeSettings {
 }
 
 /// The web's policy: another platform's, or its own.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(untagged)]
 pub enum WebPolicy {
     /// The same as that platform's.
@@ -42,7 +44,7 @@ pub enum WebPolicy {
 }
 
 /// A reference to another platform's policy.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct As {
     /// Whose policy.
@@ -51,7 +53,7 @@ pub struct As {
 }
 
 /// A platform that has a policy of its own.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 #[expect(missing_docs, reason = "the platforms")]
 pub enum Referred {
@@ -60,7 +62,7 @@ pub enum Referred {
 }
 
 /// The policy per class.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[expect(missing_docs, reason = "the classes")]
 pub struct PlatformPolicy {
@@ -69,14 +71,16 @@ pub struct PlatformPolicy {
 }
 
 /// How often a device may be woken in one class.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ClassPolicy {
     /// Least seconds between two pushes.
+    #[schema(minimum = 0, maximum = 86_400)]
     pub gap_s: u32,
     /// A token bucket.
     pub budget: Budget,
     /// Seconds from the previous accepted wake to the next, while nothing was fetched.
+    #[schema(max_items = 10)]
     pub rewake_s: Vec<u32>,
     /// The class of those wakes; the same if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -84,17 +88,19 @@ pub struct ClassPolicy {
 }
 
 /// A token bucket.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Budget {
     /// Pushes at once.
+    #[schema(minimum = 1, maximum = 1000)]
     pub burst: u32,
     /// Seconds until one more.
+    #[schema(minimum = 1, maximum = 86_400)]
     pub refill_s: u32,
 }
 
 /// What counts as having reached a position (contract §3).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Confirm {
     /// That a poll has given it.
@@ -114,20 +120,24 @@ impl Confirm {
 }
 
 /// Seconds until the next poll, by how well a device's pushes arrive.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[expect(missing_docs, reason = "in words above")]
 pub struct PollAfter {
+    #[schema(minimum = 1, maximum = 86_400)]
     pub healthy: u32,
+    #[schema(minimum = 1, maximum = 86_400)]
     pub doubtful: u32,
 }
 
 /// Days that things are kept.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[expect(missing_docs, reason = "in words above")]
 pub struct Retention {
+    #[schema(minimum = 1, maximum = 3650)]
     pub events_days: u32,
+    #[schema(minimum = 1, maximum = 3650)]
     pub attempts_days: u32,
 }
 

@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::{
     device::Transport,
@@ -27,7 +28,7 @@ pub struct Counted {
 }
 
 /// What is shown of one transport and class.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
 pub struct Figures {
     /// By which way.
     pub transport: Transport,
@@ -54,7 +55,7 @@ pub struct Figures {
 }
 
 /// How many pushes a poll followed within a time.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, ToSchema)]
 #[expect(missing_docs, reason = "the names say it")]
 pub struct Fetched {
     pub within_10s: i64,
@@ -63,7 +64,7 @@ pub struct Fetched {
 }
 
 /// Latencies, in milliseconds; none without fetches.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, ToSchema)]
 #[expect(missing_docs, reason = "the names say it")]
 pub struct PushToFetch {
     pub median: Option<u64>,

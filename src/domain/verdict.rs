@@ -44,7 +44,7 @@ pub enum Verdict {
 }
 
 /// How surely a token is dead (contract §5, Mass brake).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Evidence {
     /// The provider said that it is: APNs 410, FCM `UNREGISTERED`.

@@ -100,6 +100,8 @@ impl From<KeyRow> for AppKey {
 pub struct KeyHolder {
     /// The app it belongs to.
     pub app: AppId,
+    /// The key.
+    pub key: KeyId,
     /// What it may do.
     pub scopes: Vec<Scope>,
 }
@@ -176,6 +178,13 @@ impl Store {
         Ok(rows.into_iter().map(AppKey::from).collect())
     }
 
+    /// One key.
+    pub async fn key(&self, app: AppId, key: KeyId) -> Result<Option<AppKey>> {
+        let sql = "select id, name, scopes, created_at, expires_at from app_keys where app_id = $1 and id = $2";
+        let row: Option<KeyRow> = self.db().fetch_optional(sql, (Word(app), Word(key))).await?;
+        Ok(row.map(AppKey::from))
+    }
+
     /// Ends a key.
     pub async fn delete_key(&self, app: AppId, key: KeyId) -> Result<bool> {
         let sql = "delete from app_keys where app_id = $1 and id = $2";
@@ -184,14 +193,15 @@ impl Store {
 
     /// Who holds this app key; `None` if nobody does, or it has expired.
     pub async fn key_holder(&self, secret: &str) -> Result<Option<KeyHolder>> {
-        let sql = "select k.app_id, k.scopes from app_keys k join apps a on a.id = k.app_id
+        let sql = "select k.app_id, k.id, k.scopes from app_keys k join apps a on a.id = k.app_id
                    where k.secret_hash = $1 and a.deleted_at is null and (k.expires_at is null or k.expires_at > $2)";
         let values = (secret::hash(secret), self.inner.clock.now().as_ms());
         // What its holder is answered is read or written after this.
-        let row: Option<(Word<AppId>, Json<Vec<Scope>>)> = self.db().peek_optional(sql, values).await?;
+        type Row = (Word<AppId>, Word<KeyId>, Json<Vec<Scope>>);
+        let row: Option<Row> = self.db().peek_optional(sql, values).await?;
         if row.is_none() {
             self.db().until_on_disk().await?;
         }
-        Ok(row.map(|(app, scopes)| KeyHolder { app: app.0, scopes: scopes.0 }))
+        Ok(row.map(|(app, key, scopes)| KeyHolder { app: app.0, key: key.0, scopes: scopes.0 }))
     }
 }

@@ -142,6 +142,32 @@ impl Store {
         let sql = select_events!("events e where e.app_id = $1 and e.id = $2");
         self.db().fetch_optional::<EventRow>(sql, (Word(app), Word(id))).await?.map(StoredEvent::try_from).transpose()
     }
+
+    /// Events of an app or of one feed, newest first, before the position named.
+    pub async fn newest_events(
+        &self,
+        app: AppId,
+        feed: Option<&FeedName>,
+        before: Position,
+        limit: usize,
+    ) -> Result<Vec<StoredEvent>> {
+        let limit = limit as i64;
+        let found = match feed {
+            None => {
+                let sql = select_events!(
+                    "events e where e.app_id = $1 and e.position < $2 order by e.position desc limit $3"
+                );
+                self.db().survey::<EventRow>(sql, (Word(app), before.0, limit)).await?
+            }
+            Some(feed) => {
+                let sql = select_events!(
+                    "events e where e.app_id = $1 and e.feed = $2 and e.position < $3 order by e.position desc limit $4"
+                );
+                self.db().survey::<EventRow>(sql, (Word(app), feed.as_str().to_owned(), before.0, limit)).await?
+            }
+        };
+        found.into_iter().map(StoredEvent::try_from).collect()
+    }
 }
 
 /// An idempotency record, as it is stored.

@@ -188,6 +188,13 @@ pub(super) async fn of_device(tx: &mut Tx, device: &Device, before: AttemptId, l
     Ok(tx.fetch_all::<AttemptRow>(sql, values).await?.into_iter().map(Attempt::from).collect())
 }
 
+/// The attempts of an app, newest first, before the one named.
+pub(super) async fn of_app(tx: &mut Tx, app: AppId, before: AttemptId, limit: usize) -> Result<Vec<Attempt>> {
+    let sql = select_attempts!("attempts t where t.app_id = $1 and t.id < $2 order by t.id desc limit $3");
+    let values = (Word(app), Word(before), limit as i64);
+    Ok(tx.fetch_all::<AttemptRow>(sql, values).await?.into_iter().map(Attempt::from).collect())
+}
+
 /// The attempts of a device, oldest first, from the one named on.
 pub(super) async fn of_device_from(
     tx: &mut Tx,

@@ -1,5 +1,6 @@
 //! The store: one method, one transaction, one sentence of business.
 
+mod activity;
 mod alarms;
 mod apps;
 mod backup;
@@ -49,6 +50,7 @@ use tokio::sync::{Notify, watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub use self::{
+    activity::{Activity, Happening},
     alarms::Alarm,
     apps::{App, AppKey, KeyHolder},
     backup::{back_up, begin_epoch},
@@ -66,7 +68,7 @@ pub use self::{
     register::{Patched, Registered},
     release::{Release, StandingBrake},
     snapshot::{SnapshotItem, SnapshotPage},
-    stats::{DeviceCounts, Stats},
+    stats::{DeviceCounts, Stats, Step},
     status::{EventCounts, EventState},
     sync::{Feed, FeedPage, Page, PageEntry, PageRequest, Paged},
     timeline::{Entry, Heard, Lagging, Timeline},

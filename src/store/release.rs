@@ -1,6 +1,7 @@
 //! Releasing a mass brake: people say whether the verdicts of its window stand.
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::{
     Result, Store, alarms,
@@ -40,7 +41,7 @@ pub struct StandingBrake {
 }
 
 /// What is to become of the devices that were called dead in the window.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Release {
     /// The fault was ours: all are active again.

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::{
     Result, Store,
@@ -19,7 +20,7 @@ const SILENT_AFTER: Duration = Duration::from_secs(900);
 const REFRESH_EVERY: Duration = Duration::from_secs(10);
 
 /// Where an event stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum EventState {
     /// Its fan-out has not ended.
@@ -31,7 +32,7 @@ pub enum EventState {
 }
 
 /// How many devices an event has reached, and how.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct EventCounts {
     /// They follow its feed, and did when it was accepted.
     pub targeted: i64,

@@ -169,11 +169,20 @@ async fn timeline_within(
 
 impl Entry {
     /// Ids are made in the order in which things happen, whatever they belong to.
-    fn age(&self) -> Uuid {
+    pub(super) fn age(&self) -> Uuid {
         match self {
             Self::Moment { id, .. } => id.uuid(),
             Self::Attempt(attempt) => attempt.id.uuid(),
             Self::Event(event) => event.id.uuid(),
+        }
+    }
+
+    /// When it happened, or began.
+    pub(super) fn at(&self) -> Timestamp {
+        match self {
+            Self::Moment { at, .. } => *at,
+            Self::Attempt(attempt) => attempt.started_at,
+            Self::Event(event) => event.accepted_at,
         }
     }
 
@@ -183,7 +192,7 @@ impl Entry {
     }
 
     /// Where the next page begins behind this.
-    fn behind(place: Place, entry: &Self) -> Place {
+    pub(super) fn behind(place: Place, entry: &Self) -> Place {
         match entry {
             Self::Moment { id, .. } => Place { moment: *id, ..place },
             Self::Attempt(attempt) => Place { attempt: attempt.id, ..place },
@@ -215,9 +224,34 @@ async fn moments(
     Ok(found.into_iter().map(|(id, at, moment)| (id.0, Timestamp::from_ms(at), moment.0)).collect())
 }
 
+row! {
+    /// An event of which no wake is known.
+    pub(super) struct HeardRow {
+        id: Word<EventId>,
+        position: i64,
+        feed: Word<FeedName>,
+        kind: String,
+        class: Word<WakeClass>,
+        accepted_at: i64,
+    }
+}
+
+impl From<HeardRow> for Heard {
+    fn from(row: HeardRow) -> Self {
+        Self {
+            id: row.id.0,
+            position: Position(row.position),
+            feed: row.feed.0,
+            kind: row.kind,
+            class: row.class.0,
+            accepted_at: Timestamp::from_ms(row.accepted_at),
+            wake: None,
+        }
+    }
+}
+
 /// The newest events of all feeds that a device follows, those that wake nobody included: the first few of each, merged.
 async fn heard(tx: &mut Tx, device: &Device, before: Position, limit: usize) -> Result<Vec<Heard>> {
-    type Row = (Word<EventId>, i64, Word<FeedName>, String, Word<WakeClass>, i64);
     let sql = "select e.id, e.position, e.feed, e.kind, e.wake_class, e.accepted_at
                from follows f cross join events e
                where f.app_id = $1 and f.device_id = $2 and e.app_id = f.app_id and e.position in (
@@ -226,17 +260,8 @@ async fn heard(tx: &mut Tx, device: &Device, before: Position, limit: usize) -> 
                    order by x.position desc limit $4)
                order by e.position desc limit $4";
     let values = (Word(device.app), Word(device.id), before.0, limit as i64);
-    let found: Vec<Row> = tx.fetch_all(sql, values).await?;
-    let heard = |(id, position, feed, kind, class, accepted_at): Row| Heard {
-        id: id.0,
-        position: Position(position),
-        feed: feed.0,
-        kind,
-        class: class.0,
-        accepted_at: Timestamp::from_ms(accepted_at),
-        wake: None,
-    };
-    Ok(found.into_iter().map(heard).collect())
+    let found: Vec<HeardRow> = tx.fetch_all(sql, values).await?;
+    Ok(found.into_iter().map(Heard::from).collect())
 }
 
 row! {

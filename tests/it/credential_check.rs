@@ -166,13 +166,8 @@ async fn who_may_check_what_and_how_often() {
 }
 
 #[tokio::test]
-async fn a_credential_called_check_can_be_checked() {
+async fn no_credential_is_called_check() {
     let world = World::start().await;
-    let mut other = world.sim.apns_credential();
-    other["topics"] = json!(["com.example.other"]);
-    world.put("/v1/credentials/apns/check", other).await.expect(201);
-    let report = world.post("/v1/credentials/apns/check/check", Value::Null).await.expect(200);
-    assert_eq!([&report["name"], &report["meaning"], &report["reason"]], ["check", "refused", "TopicDisallowed"]);
-    let report = world.post("/v1/credentials/apns/check", Value::Null).await.expect(200);
-    assert_eq!([&report["name"], &report["meaning"]], ["default", "usable"]);
+    let answer = world.put("/v1/credentials/apns/check", world.sim.apns_credential()).await;
+    assert_eq!(answer.problem(405), "method-not-allowed");
 }

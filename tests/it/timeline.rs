@@ -66,7 +66,7 @@ fn steady(mut value: Value) -> Value {
         }
         Value::Array(items) => items.iter_mut().for_each(|item| *item = steady(item.take())),
         Value::String(text) => {
-            for prefix in ["dev_", "evt_", "wake_", "att_"] {
+            for prefix in ["dev_", "evt_", "wake_", "att_", "mom_"] {
                 while let Some(start) =
                     text.find(prefix).filter(|start| !text[*start..].starts_with(&format!("{prefix}…")))
                 {
