@@ -9,6 +9,7 @@ pub mod config;
 pub mod dispatch;
 pub mod domain;
 pub mod fault;
+pub mod metrics;
 pub mod relay;
 pub mod secret;
 pub mod sim;

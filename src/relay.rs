@@ -16,6 +16,7 @@ use crate::{
     config::{Config, Role},
     dispatch::{Dispatcher, Janitor},
     domain::{credential::AnyTokenUri, time::Clock},
+    metrics::Metrics,
     secret::Secrets,
     store::{Store, StoreOptions},
     transport::{TransportConfig, Transports},
@@ -59,13 +60,14 @@ impl Relay {
         let secrets = Secrets::derive(config.require_master_key()?);
         let lease = Duration::from_secs(u64::from(config.lease_s));
         let options = StoreOptions { lease, ..options };
-        let (stop, work) = (CancellationToken::new(), TaskTracker::new());
+        let (stop, work, metrics) = (CancellationToken::new(), TaskTracker::new(), Metrics::default());
         // The writers end when the last handle to the store goes, after all who write.
         let store = Store::open(
             config.database_url.expose_secret(),
             secrets.clone(),
             clock.clone(),
             options,
+            metrics.clone(),
             &TaskTracker::new(),
         )
         .await?;
@@ -82,6 +84,7 @@ impl Relay {
                 call_timeout: CALL_TIMEOUT.min(lease / 3),
             },
             clock.clone(),
+            metrics,
             work.clone(),
         )?;
         let dispatcher = Dispatcher::new(store.clone(), transports.clone(), clock.clone(), lease, work.clone());

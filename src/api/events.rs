@@ -171,7 +171,7 @@ pub struct EventsQuery {
     /// Of this feed only.
     feed: Option<FeedName>,
     /// Where the page begins: `next` of the page before.
-    cursor: Option<Position>,
+    cursor: Option<String>,
     /// How many events the page has at most.
     #[param(minimum = 1, maximum = 500)]
     limit: Option<usize>,
@@ -186,7 +186,10 @@ pub struct EventsQuery {
 pub async fn list(State(api): State<Api>, caller: Caller, Query(query): Query<EventsQuery>) -> Result<Response> {
     let app = caller.app(&[Scope::EventsRead, Scope::EventsWrite])?;
     let limit = extract::limit(query.limit, extract::LIST_DEFAULT)?;
-    let before = query.cursor.unwrap_or(Position(i64::MAX));
+    let before = match query.cursor.as_deref() {
+        None | Some("") => Position(i64::MAX),
+        Some(cursor) => cursor.parse().map(Position).map_err(|_| extract::wrong_cursor())?,
+    };
     let events = api.store.newest_events(app, query.feed.as_ref(), before, limit).await?;
     let next = events.last().filter(|_| events.len() == limit).map(|stored| stored.event.position.to_string());
     Ok(Body(List { items: events.iter().map(StoredView::of).collect(), next }).into_response())

@@ -164,6 +164,11 @@ pub fn limit(given: Option<usize>, default: usize) -> Result<usize> {
     }
 }
 
+/// The answer to a list's `cursor` that does not lead there.
+pub fn wrong_cursor() -> Problem {
+    Problem::new(problem::CURSOR_INVALID, "the cursor is not one of this list")
+}
+
 /// A page of a list.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct List<T> {

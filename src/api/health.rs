@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::atomic::Ordering, time::Duration};
 use axum::{
     Json as Body,
     extract::State,
-    http::StatusCode,
+    http::{StatusCode, header},
     response::{Html, IntoResponse, Response},
 };
 use serde::Serialize;
@@ -24,6 +24,7 @@ use crate::{
         limits as table,
         time::Timestamp,
     },
+    metrics::{self, Present},
     transport::RestingCredential,
 };
 
@@ -37,25 +38,22 @@ pub struct Health {
     status: &'static str,
 }
 
-/// Whether the relay can do its work; the operator also sees why.
+/// Whether the relay can do its work. What is beside `status` is for the operator key, and on the admin listener.
 #[derive(Serialize, ToSchema)]
 pub struct Readiness {
     /// `ready` or `not ready`
     status: &'static str,
-    #[serde(flatten)]
-    detail: Option<ReadinessDetail>,
-}
-
-/// For the operator key, and on the admin listener.
-#[derive(Serialize, ToSchema)]
-pub struct ReadinessDetail {
     /// `ok` or `failing`
-    store: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    store: Option<&'static str>,
     /// Transactions that the database ended for another's sake and that were tried again, since this process began.
-    broken_off_transactions: u64,
-    dispatcher: DispatcherView,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    broken_off_transactions: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    dispatcher: Option<DispatcherView>,
     /// Credentials whose breakers are not closed.
-    credentials: Vec<BreakerView>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    credentials: Option<Vec<BreakerView>>,
 }
 
 /// What the dispatcher of this process does.
@@ -94,6 +92,23 @@ impl BreakerView {
             until: resting.stage.until(),
         }
     }
+}
+
+/// Tells all metrics
+///
+/// In the OpenMetrics text format, for Prometheus; docs/operations/metrics.md is their table. With the operator key, or without on the
+/// admin listener.
+#[utoipa::path(get, path = "/metrics", operation_id = "metrics", tag = "service", security(("operatorKey" = [])),
+    responses((status = 200, description = "The metrics of this process", body = String,
+        content_type = "application/openmetrics-text")))]
+pub async fn metrics(State(api): State<Api>, caller: Caller) -> Result<Response> {
+    caller.operator()?;
+    Ok(metrics_without_key(State(api)).await)
+}
+
+pub async fn metrics_without_key(State(api): State<Api>) -> Response {
+    let text = api.store.metrics().text(&api.present().await);
+    ([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], text).into_response()
 }
 
 /// Tells that the process is alive
@@ -141,21 +156,43 @@ pub async fn explain(Path(slug): Path<String>) -> Result<Html<String>> {
 }
 
 impl Api {
+    /// What only shows at the moment of a scrape.
+    async fn present(&self) -> Present {
+        let census = self.store.census().await;
+        if let Err(error) = &census {
+            tracing::warn!(%error, "the database could not be asked for metrics");
+        }
+        let beat = self.dispatcher_beat.as_ref().map(|beat| Timestamp::from_ms(beat.load(Ordering::Relaxed)));
+        let dispatcher_age = beat.map(|beat| self.clock.now().since(beat));
+        let breakers = self.transports.all_breakers();
+        Present {
+            ready: census.is_ok() && dispatcher_age.is_none_or(|age| age < LONGEST_SILENCE),
+            traffic: self.transports.traffic(),
+            breakers: breakers.iter().map(|resting| (resting.transport, resting.stage.as_str())).collect(),
+            census: census.ok(),
+            dispatcher_age,
+            queues: self.store.queues(),
+            broken_off: self.store.broken_off(),
+        }
+    }
+
     async fn readiness(&self, detail: bool) -> Response {
         let store = self.store.ping().await;
         let beat = self.dispatcher_beat.as_ref().map(|beat| Timestamp::from_ms(beat.load(Ordering::Relaxed)));
         let dispatcher = beat.is_none_or(|beat| self.clock.now().since(beat) < LONGEST_SILENCE);
         let ready = store.is_ok() && dispatcher;
-        let detail = detail.then(|| ReadinessDetail {
-            store: if store.is_ok() { "ok" } else { "failing" },
-            broken_off_transactions: self.store.broken_off(),
-            dispatcher: match beat {
+        let status = if ready { "ready" } else { "not ready" };
+        let mut body =
+            Readiness { status, store: None, broken_off_transactions: None, dispatcher: None, credentials: None };
+        if detail {
+            body.store = Some(if store.is_ok() { "ok" } else { "failing" });
+            body.broken_off_transactions = Some(self.store.broken_off());
+            body.dispatcher = Some(match beat {
                 None => DispatcherView::Absent("not in this process"),
                 Some(last_looked_at) => DispatcherView::Here { last_looked_at, ok: dispatcher },
-            },
-            credentials: self.transports.all_breakers().iter().map(BreakerView::of).collect(),
-        });
-        let body = Readiness { status: if ready { "ready" } else { "not ready" }, detail };
+            });
+            body.credentials = Some(self.transports.all_breakers().iter().map(BreakerView::of).collect());
+        }
         let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
         (status, Body(body)).into_response()
     }

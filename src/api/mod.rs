@@ -5,6 +5,7 @@ mod apps;
 mod attempts;
 mod auth;
 mod brakes;
+mod counted;
 mod credential_check;
 mod credentials;
 mod devices;
@@ -32,6 +33,7 @@ use axum::{
     body::Body,
     extract::MatchedPath,
     http::{HeaderName, HeaderValue, Request},
+    middleware,
     response::{IntoResponse, Response},
     routing::get,
 };
@@ -130,7 +132,7 @@ impl Api {
     pub fn admin_router(self) -> Router {
         let routes =
             Router::new().route("/healthz", get(health::healthz)).route("/readyz", get(health::readyz_in_detail));
-        wrap(routes, self)
+        wrap(routes.route("/metrics", get(health::metrics_without_key)), self)
     }
 }
 
@@ -181,11 +183,13 @@ fn described() -> OpenApiRouter<Api> {
         .routes(routes!(me::show))
         .routes(routes!(health::healthz))
         .routes(routes!(health::readyz))
+        .routes(routes!(health::metrics))
         .routes(routes!(health::limits))
         .routes(routes!(health::explain))
 }
 
 fn wrap(routes: Router<Api>, api: Api) -> Router {
+    let metrics = api.store.metrics().clone();
     routes
         .fallback(async || Problem::not_found("route"))
         .method_not_allowed_fallback(async || {
@@ -193,6 +197,7 @@ fn wrap(routes: Router<Api>, api: Api) -> Router {
         })
         .with_state(api)
         .layer(CatchPanicLayer::custom(panicked))
+        .layer(middleware::from_fn_with_state(metrics, counted::count))
         .layer(TraceLayer::new_for_http().make_span_with(span))
         .layer(PropagateRequestIdLayer::new(REQUEST_ID))
         .layer(SetRequestIdLayer::new(REQUEST_ID, NewRequestId))

@@ -7,7 +7,12 @@ use utoipa::openapi::{
     tag::TagBuilder,
 };
 
-use super::problem::{self, KINDS, Kind, ProblemDocument};
+use super::{
+    credentials::CredentialName,
+    operations::{ErasableFeed, UserName},
+    problem::{self, KINDS, Kind, ProblemDocument},
+    stats::Seconds,
+};
 use crate::domain::limits;
 
 /// What routes are about, in the order in which people read.
@@ -36,6 +41,11 @@ pub fn frame() -> OpenApi {
     };
     let components = ComponentsBuilder::new()
         .schema_from::<ProblemDocument>()
+        // Those that only paths and queries name are not found by themselves.
+        .schema_from::<CredentialName>()
+        .schema_from::<ErasableFeed>()
+        .schema_from::<UserName>()
+        .schema_from::<Seconds>()
         .security_scheme("operatorKey", bearer("The operator's key: apps and keys. With `Reveille-App: app_…` it stands for that app's key with all scopes."))
         .security_scheme("appKey", bearer("`rk_…`, a backend's key; the scopes that a route takes are named there, and `admin` is all of them."))
         .security_scheme("deviceToken", bearer("`dt_…`, one device's key to its own polls."));
@@ -74,11 +84,12 @@ fn complete_operation(operation: &mut Value) {
     let (has_path, has_query, has_header) = (places("path"), places("query"), places("header"));
     let has_body = operation.get("requestBody").is_some();
     let all = [
-        (has_body, vec![400, 413]),
+        (has_body, vec![413]),
+        (has_body || has_query, vec![400]),
         (is_closed, vec![401, 403, 429]),
         // The app or the device may be gone by now.
         (is_closed || has_path, vec![404]),
-        (has_body || has_query || has_header, vec![422]),
+        (has_body || has_query || has_header || has_path, vec![422]),
         (true, vec![500, 503]),
     ];
     let Some(responses) = operation.get_mut("responses").and_then(Value::as_object_mut) else { return };

@@ -212,6 +212,10 @@ pub struct CursorProblem {
     snapshot: Option<String>,
 }
 
+/// Marks a page without events, for those who count.
+#[derive(Debug, Clone, Copy)]
+pub struct NothingNew;
+
 /// Where a device's own snapshot is.
 pub const SNAPSHOT: &str = "/v1/sync/snapshot";
 
@@ -301,7 +305,11 @@ impl Api {
                     poll: PollView { after_s },
                     push: poller.map(|poller| PushView::of(poller.status)),
                 };
-                Body(body).into_response()
+                let mut response = Body(body).into_response();
+                if page.entries.is_empty() {
+                    response.extensions_mut().insert(NothingNew);
+                }
+                response
             };
         in_a_poll(response, &tag, after_s)
     }

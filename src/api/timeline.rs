@@ -9,8 +9,8 @@ use self::rows::{Row, State as Stands};
 use super::{
     Api,
     auth::Caller,
-    extract::{List, ListQuery, Path, Query},
-    problem::{self, Problem, Result},
+    extract::{self, List, ListQuery, Path, Query},
+    problem::{Problem, Result},
 };
 use crate::{
     domain::{
@@ -59,7 +59,7 @@ pub async fn show(
 /// Where a page begins, if its cursor says so.
 pub(super) fn place(cursor: &str) -> Result<Option<Place>> {
     let place = (!cursor.is_empty()).then(|| cursor.parse::<Place>()).transpose();
-    place.map_err(|()| Problem::new(problem::CURSOR_INVALID, "the cursor is not one of this list"))
+    place.map_err(|()| extract::wrong_cursor())
 }
 
 /// That a device is not active, if so.

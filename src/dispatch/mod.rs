@@ -156,9 +156,11 @@ impl Dispatcher {
             let turn = self.turns.take(call.app);
             let key = send::lane_key(&call);
             self.transports.called(&key);
-            let sender = self.sender.clone();
+            let (sender, metrics) = (self.sender.clone(), self.store.metrics().clone());
+            metrics.under_way(1);
             self.tasks.spawn(async move {
                 sender.send(call, key).await;
+                metrics.under_way(-1);
                 drop(turn);
             });
         }

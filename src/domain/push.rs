@@ -142,6 +142,38 @@ impl Outcome {
 }
 
 impl Meaning {
+    /// One of each word.
+    pub const WORDS: [Self; 11] = [
+        Self::Accepted,
+        Self::Unregistered { since: None },
+        Self::AmbiguousToken,
+        Self::DoubtfulToken,
+        Self::Throttled,
+        Self::Unavailable,
+        Self::Unreachable,
+        Self::Timeout,
+        Self::StaleToken,
+        Self::CredentialFault,
+        Self::OurFault,
+    ];
+
+    /// A word for it, as metrics have it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Accepted => "accepted",
+            Self::Unregistered { .. } => "unregistered",
+            Self::AmbiguousToken => "ambiguous_token",
+            Self::DoubtfulToken => "doubtful_token",
+            Self::Throttled => "throttled",
+            Self::Unavailable => "unavailable",
+            Self::Unreachable => "unreachable",
+            Self::Timeout => "timeout",
+            Self::StaleToken => "stale_token",
+            Self::CredentialFault => "credential_fault",
+            Self::OurFault => "our_fault",
+        }
+    }
+
     /// The outcome that is recorded for it.
     pub const fn outcome(self) -> Outcome {
         match self {

@@ -45,7 +45,7 @@ impl Store {
         since: Option<Timestamp>,
         limit: usize,
     ) -> Result<Activity> {
-        self.db().read(async |tx| activity_within(tx, app, from, since, limit).await).await
+        self.timed("activity", self.db().read(async |tx| activity_within(tx, app, from, since, limit).await)).await
     }
 }
 

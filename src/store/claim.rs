@@ -28,7 +28,7 @@ use crate::domain::{
     push::{Target, Trigger},
     settings::Settings,
     time::Timestamp,
-    timeline::Moment,
+    timeline::{Decided, Moment},
 };
 use crate::fault;
 
@@ -83,6 +83,14 @@ struct Outbox {
     levels: Vec<Level>,
     calls: Vec<Call>,
     moments: Vec<NewMoment>,
+    decisions: Vec<(Class, Decided, &'static str)>,
+}
+
+/// What is counted once it is on the disk.
+#[derive(Default)]
+struct Counts {
+    lost: Vec<Transport>,
+    decisions: Vec<(Class, Decided, &'static str)>,
 }
 
 impl Store {
@@ -100,6 +108,10 @@ impl Store {
     ///
     /// Each claimed wake has a started attempt and a lease when this returns; a crash from here on leaves `unknown`.
     pub async fn claim_due(&self, shares: &[Share], queue: Queue, resting: &mut Resting) -> Result<Claimed> {
+        self.timed("claim", self.claim_within(shares, queue, resting)).await
+    }
+
+    async fn claim_within(&self, shares: &[Share], queue: Queue, resting: &mut Resting) -> Result<Claimed> {
         let mut tx = match queue {
             Queue::Express => self.db().begin().await?,
             Queue::Bulk => {
@@ -108,12 +120,12 @@ impl Store {
                 self.db().begin_unhurried().await?
             }
         };
-        let (mut claimed, mut left) = (Claimed::default(), shares.to_vec());
+        let (mut claimed, mut left, mut counts) = (Claimed::default(), shares.to_vec(), Counts::default());
         while !left.is_empty() {
             let most = (self.db().portion(usize::MAX) / left.len()).max(1);
             let portion: Vec<Share> =
                 left.iter().map(|share| Share { devices: share.devices.min(most), ..*share }).collect();
-            let found = self.claim_portion(&mut tx, &portion, resting, &mut claimed.calls).await?;
+            let found = self.claim_portion(&mut tx, &portion, resting, &mut claimed.calls, &mut counts).await?;
             let found_of = |app: AppId| found.get(&app).copied().unwrap_or(0);
             left.retain(|share| found_of(share.app) >= most && share.devices > most);
             left.iter_mut().for_each(|share| share.devices -= most);
@@ -126,6 +138,11 @@ impl Store {
         tx.commit().await?;
         fault::point("claim: after the commit");
         self.inner.under_way.claimed(&claimed.calls);
+        let Counts { lost, decisions } = counts;
+        lost.into_iter().for_each(|transport| self.inner.metrics.lost(transport, 1));
+        decisions
+            .into_iter()
+            .for_each(|(class, decided, why)| self.inner.metrics.decided(class, decided.as_str(), why));
         Ok(claimed)
     }
 
@@ -136,6 +153,7 @@ impl Store {
         shares: &[Share],
         resting: &mut Resting,
         calls: &mut Vec<Call>,
+        counts: &mut Counts,
     ) -> Result<HashMap<AppId, usize>> {
         let now = self.inner.clock.now();
         let due = due_rows(tx, now, shares).await?;
@@ -144,7 +162,7 @@ impl Store {
         let lost = due
             .iter()
             .filter_map(|standing| Some(Lost { app: standing.app(), attempt: standing.level.lease.as_deref()? }));
-        history::give_up(tx, &lost.collect::<Vec<_>>()).await?;
+        counts.lost.extend(history::give_up(tx, &lost.collect::<Vec<_>>()).await?);
         let credentials = credentials_of(tx, &due).await?;
         let alerts = waiting_alerts(tx, &due, now).await?;
         let around = Around { credentials, alerts, now };
@@ -158,6 +176,7 @@ impl Store {
         timeline::add(tx, &outbox.moments).await?;
         describe(tx, &mut outbox.calls).await?;
         calls.append(&mut outbox.calls);
+        counts.decisions.append(&mut outbox.decisions);
         Ok(looked_at)
     }
 
@@ -204,11 +223,13 @@ impl Store {
         let callee = serving.zip(standing.token.clone());
         match (decision, callee) {
             (Decision::Send, Some(((serving, topic), token))) => {
+                outbox.decisions.push((about.candidate.class, Decided::Sent, standing.why_sent(&about)));
                 let call = self.call(standing, about, serving, topic, token, now);
                 level.claim(&call);
                 outbox.calls.push(call);
             }
             (Decision::Defer(until, reason), _) => {
+                outbox.decisions.push((class, Decided::Deferred, reason.as_str()));
                 if level.wait(until, reason) && reason.belongs_in_timeline() {
                     outbox.tell(standing, now, &Moment::Deferred { class, head, reason, until });
                 }
@@ -216,6 +237,7 @@ impl Store {
             (decision @ (Decision::Send | Decision::Drop(_)), _) => {
                 // A device without a token cannot be called, whatever its status says.
                 let reason = if let Decision::Drop(reason) = decision { reason } else { DropReason::Gone };
+                outbox.decisions.push((class, reason.decided(), reason.as_str()));
                 // An open wake that is dropped makes room for what came after it.
                 let longer = class == Class::Background && level.expires_at > about_expires_at.as_ms();
                 let more = level.wake_id.is_some() && (level.head > head.0 || longer);

@@ -134,7 +134,21 @@ impl TryFrom<EventRow> for StoredEvent {
 impl Store {
     /// Appends events to feeds and makes their followers due. When this returns, all of it is durable.
     pub async fn accept(&self, accept: Accept) -> Result<Accepted> {
-        self.inner.accepts.write(accept).await
+        let (app, metrics) = (accept.app, &self.inner.metrics);
+        let accepted = self.timed("accept", self.inner.accepts.write(accept)).await;
+        let result = match &accepted {
+            Ok(Accepted::New(events)) => {
+                metrics.events_accepted(app, events.len());
+                "new"
+            }
+            Ok(Accepted::Replayed(_)) => "replayed",
+            Ok(Accepted::KeyReused) => "key_reused",
+            Ok(Accepted::NoApp) => "no_app",
+            Err(error) if error.passes() => "busy",
+            Err(_) => "failed",
+        };
+        metrics.accept_request(result);
+        accepted
     }
 
     /// One event.

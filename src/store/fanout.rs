@@ -280,7 +280,7 @@ impl Store {
                    order by case when app_id > $1 then 0 else 1 end, app_id limit $2";
         let waiting: Vec<(Word<AppId>,)> = self.db().peek_all(sql, (last, APPS_TRIED)).await?;
         for (app,) in waiting {
-            if self.fan_out_of(app, chunk).await? {
+            if self.timed("fan_out", self.fan_out_of(app, chunk)).await? {
                 self.ring();
                 return Ok(FanOut::Chunk(app.0));
             }

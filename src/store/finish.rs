@@ -85,7 +85,11 @@ struct Outbox<'a> {
 impl Store {
     /// Completes an attempt and draws the consequences, if the wake is still ours.
     pub async fn finish(&self, finished: Finished) -> Result<()> {
-        if self.inner.finishes.write(finished).await? == Due::Now {
+        let Finished { call, duration, reply } = &finished;
+        let (transport, class, meaning, took) = (call.target.transport, call.wake_class, reply.meaning, *duration);
+        let due = self.timed("finish", self.inner.finishes.write(finished)).await?;
+        self.inner.metrics.called(transport, class, meaning, took);
+        if due == Due::Now {
             self.ring();
         }
         Ok(())

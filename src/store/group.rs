@@ -10,6 +10,7 @@ use super::{
     Error, Result,
     db::{Db, Submitted, retry},
 };
+use crate::metrics::Metrics;
 
 /// At most so many requests share a transaction, …
 const BATCH: usize = 256;
@@ -48,6 +49,7 @@ impl<Q: Request + Send + Sync + 'static, A: Send + 'static> Group<Q, A> {
         name: &'static str,
         db: &Db,
         tasks: &TaskTracker,
+        metrics: Metrics,
         write: F,
         then: impl Fn() + Send + 'static,
     ) -> Self
@@ -67,11 +69,17 @@ impl<Q: Request + Send + Sync + 'static, A: Send + 'static> Group<Q, A> {
                     return;
                 }
                 let (requests, callers): (Vec<_>, Vec<_>) = batch.drain(..share(&batch)).unzip();
+                metrics.shared(name, requests.len());
                 let requests = Arc::new(requests);
                 place.send((callers, retry(|| write(to.clone(), Arc::clone(&requests))).await));
             }
         });
         Self { queue }
+    }
+
+    /// How many requests wait.
+    pub fn waiting(&self) -> usize {
+        WAITING - self.queue.capacity()
     }
 
     /// Whether more than half of the queue is taken.

@@ -318,20 +318,22 @@ pub(super) struct Lost<'a> {
     pub attempt: &'a str,
 }
 
-/// Attempts whose lease ran out without an answer are `unknown`.
-pub(super) async fn give_up(tx: &mut Tx, lost: &[Lost<'_>]) -> Result<()> {
+/// Attempts whose lease ran out without an answer are `unknown`; answers by which way each had gone.
+pub(super) async fn give_up(tx: &mut Tx, lost: &[Lost<'_>]) -> Result<Vec<Transport>> {
     if lost.is_empty() {
-        return Ok(());
+        return Ok(Vec::new());
     }
     let sql = "update attempts set outcome = 'unknown', reason = 'no answer was recorded before the lease ended'
                from jsonb_each($1) r
                where attempts.app_id = r.value->>'app' and attempts.id = r.value->>'attempt' and attempts.outcome is null
                returning attempts.app_id, attempts.transport, attempts.class, attempts.started_at";
     type Row = (Word<AppId>, Word<Transport>, Word<Class>, i64);
-    let mut tallies = Tallies::default();
+    let (mut tallies, mut ways) = (Tallies::default(), Vec::new());
     for (app, transport, class, started_at) in tx.fetch_all::<Row>(sql, (rows(lost)?,)).await? {
         let at = Timestamp::from_ms(started_at);
         tallies.count(app.0, transport.0, class.0, at, Tally::Attempts(Outcome::Unknown), 1);
+        ways.push(transport.0);
     }
-    tallies.write(tx).await
+    tallies.write(tx).await?;
+    Ok(ways)
 }

@@ -6,6 +6,7 @@ mod apps;
 mod backup;
 mod brake;
 mod call;
+mod census;
 mod claim;
 mod credentials;
 mod db;
@@ -46,7 +47,10 @@ use std::{
     time::Duration,
 };
 
-use tokio::sync::{Notify, watch};
+use tokio::{
+    sync::{Notify, watch},
+    time::Instant,
+};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub use self::{
@@ -75,6 +79,7 @@ pub use self::{
     visits::{Visit, Visited},
 };
 use self::{
+    census::Counted,
     db::{Db, MayBeDatabase},
     group::Group,
     node::Node,
@@ -91,6 +96,7 @@ use crate::{
         time::{Clock, Timestamp},
     },
     fault,
+    metrics::Metrics,
     secret::Secrets,
 };
 
@@ -186,6 +192,8 @@ struct Inner {
     under_way: UnderWay,
     device_counts: KeptCounts,
     wake_rates: LastLook,
+    counted: Counted,
+    metrics: Metrics,
     sweep: stale::Sweep,
     /// What goes on when its caller has hung up.
     tasks: TaskTracker,
@@ -204,6 +212,7 @@ impl Store {
         secrets: Secrets,
         clock: Clock,
         options: StoreOptions,
+        metrics: Metrics,
         tasks: &TaskTracker,
     ) -> anyhow::Result<Self> {
         let db = Db::open(url).await?;
@@ -216,18 +225,18 @@ impl Store {
                 let now = clock.now();
                 async move { events::accept(&db, now, options.fanout_chunk, &batch).await }
             };
-            Group::start("accept", &db, tasks, write, move || {
+            Group::start("accept", &db, tasks, metrics.clone(), write, move || {
                 fault::point("accept: after the commit");
                 node.ring();
             })
         };
         let visits = {
-            let clock = clock.clone();
+            let (clock, counts) = (clock.clone(), metrics.clone());
             let write = move |db, batch: Arc<Vec<Visit>>| {
-                let now = clock.now();
-                async move { visits::write(&db, now, &batch).await }
+                let (now, counts) = (clock.now(), counts.clone());
+                async move { visits::write(&db, now, &batch, &counts).await }
             };
-            Group::start("visit", &db, tasks, write, || fault::point("fetch: after the commit"))
+            Group::start("visit", &db, tasks, metrics.clone(), write, || fault::point("fetch: after the commit"))
         };
         let settings = Arc::new(SettingsCache::default());
         let bulk = Arc::new(AtomicUsize::new(usize::MAX));
@@ -237,7 +246,7 @@ impl Store {
                 let (settings, now, bulk) = (Arc::clone(&settings), clock.now(), bulk.load(Ordering::Relaxed));
                 async move { finish::write(&db, &settings, now, &batch, bulk).await }
             };
-            Group::start("finish", &db, tasks, write, || fault::point("finish: after the commit"))
+            Group::start("finish", &db, tasks, metrics.clone(), write, || fault::point("finish: after the commit"))
         };
         let (under_way, device_counts, wake_rates) = (UnderWay::default(), KeptCounts::default(), LastLook::default());
         let erasing = Notify::new();
@@ -259,6 +268,8 @@ impl Store {
             under_way,
             device_counts,
             wake_rates,
+            counted: Counted::default(),
+            metrics,
             sweep: stale::Sweep::default(),
             tasks: tasks.clone(),
         };
@@ -304,6 +315,28 @@ impl Store {
 
     fn db(&self) -> &Db {
         &self.inner.db
+    }
+
+    /// Does something, and counts how long it took and whether it failed.
+    async fn timed<T>(&self, operation: &'static str, work: impl Future<Output = Result<T>>) -> Result<T> {
+        let began = Instant::now();
+        let done = work.await;
+        self.inner.metrics.operated(operation, began.elapsed());
+        if done.is_err() {
+            self.inner.metrics.failed(operation);
+        }
+        done
+    }
+
+    /// What this process counts.
+    pub fn metrics(&self) -> &Metrics {
+        &self.inner.metrics
+    }
+
+    /// How many requests wait in each queue for a transaction.
+    pub fn queues(&self) -> Vec<(&'static str, usize)> {
+        let Inner { accepts, visits, finishes, .. } = &*self.inner;
+        vec![("accept", accepts.waiting()), ("visit", visits.waiting()), ("finish", finishes.waiting())]
     }
 
     /// Starts work that writes again and again.

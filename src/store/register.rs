@@ -53,7 +53,7 @@ pub enum Patched {
 impl Store {
     /// Registers an installation; `None` if the app is gone.
     pub async fn register(&self, app: AppId, registration: Registration) -> Result<Option<Registered>> {
-        retry(|| self.try_register(app, registration.clone())).await
+        self.timed("register", retry(|| self.try_register(app, registration.clone()))).await
     }
 
     async fn try_register(&self, app: AppId, registration: Registration) -> Result<Option<Registered>> {

@@ -106,6 +106,15 @@ pub(super) struct Waiting {
 }
 
 impl Standing {
+    /// Why a wake goes out now, in a word for those who count: for news, again for the same news, or because its call failed.
+    pub fn why_sent(&self, about: &About) -> &'static str {
+        match (about.tries, self.level.wakes_unfetched) {
+            (1.., _) => "retry",
+            (0, 1..) if about.candidate.head.0 <= self.level.told => "rewake",
+            _ => "news",
+        }
+    }
+
     pub fn app(&self) -> AppId {
         self.level.app_id.0
     }

@@ -149,7 +149,7 @@ impl Store {
     /// The next page of everything a device follows.
     pub async fn page(&self, poller: &Poller, request: PageRequest) -> Result<Paged> {
         let read = async |tx: &mut Tx| device_page(tx, poller.app, poller.device, request).await;
-        let (paged, follows) = self.db().read(read).await?;
+        let (paged, follows) = self.timed("page", self.db().read(read)).await?;
         if let Paged::Page(_) = paged {
             self.remember(poller, known(&follows), follows.into_iter().map(|followed| followed.feed));
         }
@@ -164,7 +164,7 @@ impl Store {
         reader: Feed,
         request: PageRequest,
     ) -> Result<Option<FeedPage>> {
-        self.db().read(async |tx| feed_page(tx, app, feed, reader, request).await).await
+        self.timed("feed_page", self.db().read(async |tx| feed_page(tx, app, feed, reader, request).await)).await
     }
 
     /// The app's counter: nothing is above it.

@@ -123,7 +123,7 @@ impl Store {
         from: Option<Place>,
         limit: usize,
     ) -> Result<Option<Timeline>> {
-        self.db().read(async |tx| timeline_within(tx, app, device, from, limit).await).await
+        self.timed("timeline", self.db().read(async |tx| timeline_within(tx, app, device, from, limit).await)).await
     }
 }
 

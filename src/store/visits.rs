@@ -1,6 +1,6 @@
 //! Visits: what a poll or an acknowledgement does to a device's levels. Nothing goes backwards.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, time::Duration};
 
 use serde::Serialize;
 
@@ -23,7 +23,7 @@ use crate::domain::{
     time::Timestamp,
     timeline::Moment,
 };
-use crate::fault;
+use crate::{fault, metrics::Metrics};
 
 /// A device that has read a part only is given this long before it is looked at again: it is likely to read on.
 const READING_ON_MS: i64 = 60_000;
@@ -82,12 +82,16 @@ struct Outbox {
     levels: Vec<Level>,
     moments: Vec<NewMoment>,
     tallies: Tallies,
+    /// How long after their pushes news were fetched.
+    fetches: Vec<(Transport, Class, Duration)>,
+    /// Why devices came.
+    came: Vec<(Transport, Class, Tally)>,
 }
 
 impl Store {
     /// Records a visit: moves the levels and takes back what is no longer due.
     pub async fn visit(&self, visit: Visit) -> Result<Visited> {
-        let visited = self.inner.visits.write(visit.clone()).await?;
+        let visited = self.timed("visit", self.inner.visits.write(visit.clone())).await?;
         self.inner.under_way.visited(&visit);
         Ok(visited)
     }
@@ -102,7 +106,12 @@ impl Store {
 }
 
 /// Writes a batch of visits in one transaction.
-pub(super) async fn write(db: &Db, now: Timestamp, batch: &[Visit]) -> Result<(Vec<Visited>, Submitted)> {
+pub(super) async fn write(
+    db: &Db,
+    now: Timestamp,
+    batch: &[Visit],
+    metrics: &Metrics,
+) -> Result<(Vec<Visited>, Submitted)> {
     let callers: Vec<DeviceId> = batch.iter().map(|visit| visit.device).collect();
     let visits = merged(batch);
     let mut tx = db.begin().await?;
@@ -120,7 +129,7 @@ pub(super) async fn write(db: &Db, now: Timestamp, batch: &[Visit]) -> Result<(V
             outbox.visit(visit, before, of_device, wake, now);
         }
     }
-    let Outbox { devices, levels, moments, tallies } = outbox;
+    let Outbox { devices, levels, moments, tallies, fetches, came } = outbox;
     // What this revives is active by now.
     let sql = "update devices set
                    fetched = cast(v.value->>'fetched' as bigint), acked = cast(v.value->>'acked' as bigint),
@@ -137,6 +146,8 @@ pub(super) async fn write(db: &Db, now: Timestamp, batch: &[Visit]) -> Result<(V
     tallies.write(&mut tx).await?;
     fault::point("fetch: before the commit");
     let submitted = tx.submit().await?;
+    fetches.into_iter().for_each(|(transport, class, latency)| metrics.fetched(transport, class, latency));
+    came.into_iter().for_each(|(transport, class, why)| metrics.came(transport, class, why));
     let missed: HashMap<DeviceId, u32> = devices.iter().map(|after| (after.device, after.missed)).collect();
     let visited = callers.iter().map(|device| Visited { missed: missed.get(device).copied().unwrap_or(0) });
     Ok((visited.collect(), submitted))
@@ -181,9 +192,11 @@ impl Outbox {
             // The newest push of this class, unless the device has come since.
             let told_at = level.told_at.filter(|at| level.wakes_unfetched > 0 && *at == level.rewake_from);
             if let Some(told_at) = told_at.filter(|_| reached > reached_before).map(Timestamp::from_ms) {
-                for tally in Tally::of_fetch(now.since(told_at)) {
+                let latency = now.since(told_at);
+                for tally in Tally::of_fetch(latency) {
                     self.tallies.count(visit.app, before.transport.0, level.class.0, told_at, tally, 1);
                 }
+                self.fetches.push((before.transport.0, level.class.0, latency));
             }
             if let Some(reason) = take_back(&mut level, reached, revived, now) {
                 let (class, head) = (level.class.0, Position(level.head));
@@ -200,6 +213,7 @@ impl Outbox {
         };
         if let Some((class, tally)) = came {
             self.tallies.count(visit.app, before.transport.0, class, now, tally, 1);
+            self.came.push((before.transport.0, class, tally));
         }
         if revived {
             let reason = Some("it polled".to_owned());

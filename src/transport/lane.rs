@@ -14,7 +14,7 @@ use super::{
     dial::Endpoint,
     pool::{Permit, Pool},
 };
-use crate::domain::time::Clock;
+use crate::{domain::time::Clock, metrics::Traffic};
 
 /// Most of an answer's body that is read, in bytes.
 const BODY_BYTES: usize = 64 * 1024;
@@ -110,6 +110,11 @@ impl Lane {
     /// A lane that connects when it is first used; its tasks are counted by `tasks`.
     pub fn new(endpoint: Endpoint, settings: LaneSettings, clock: Clock, tasks: TaskTracker) -> Self {
         Self { pool: Pool::new(endpoint, settings, clock, tasks) }
+    }
+
+    /// Its connections, and the calls under way on them.
+    pub fn traffic(&self) -> Traffic {
+        self.pool.traffic()
     }
 
     /// Where it leads.

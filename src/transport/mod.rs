@@ -39,6 +39,7 @@ use crate::domain::{
     push::{Reply, Target, Trigger},
     time::Clock,
 };
+use crate::metrics::{Metrics, Traffic};
 use breakers::Breakers;
 use provider::{Provider, Way};
 
@@ -100,9 +101,9 @@ struct Entry {
 
 impl Transports {
     /// Reads URLs and certificates; connects to nobody yet. Every background task is counted by `tasks`.
-    pub fn new(config: TransportConfig, clock: Clock, tasks: TaskTracker) -> anyhow::Result<Self> {
+    pub fn new(config: TransportConfig, clock: Clock, metrics: Metrics, tasks: TaskTracker) -> anyhow::Result<Self> {
         let call_timeout = config.call_timeout;
-        let way = Way::new(config, clock, tasks)?;
+        let way = Way::new(config, clock, metrics, tasks)?;
         let shared = Shared {
             way,
             call_timeout,
@@ -132,6 +133,12 @@ impl Transports {
     /// A call has been claimed and is about to be sent: if its breaker is half-open, it is the probe.
     pub fn called(&self, key: &LaneKey) {
         self.shared.breakers.called(key, self.shared.way.now());
+    }
+
+    /// What goes on towards the providers, lane by lane.
+    pub fn traffic(&self) -> Vec<(Transport, Traffic)> {
+        let lanes = self.shared.lanes.read().unwrap_or_else(PoisonError::into_inner);
+        lanes.iter().map(|(key, entry)| (key.transport, entry.provider.traffic())).collect()
     }
 
     /// All credentials whose breakers are not closed.

@@ -31,7 +31,10 @@ use super::{
     dial::{Ear, Endpoint, Heard},
     lane::{LaneSettings, Opening},
 };
-use crate::domain::time::{Clock, Timestamp};
+use crate::{
+    domain::time::{Clock, Timestamp},
+    metrics::Traffic,
+};
 
 /// How long DNS, TCP, TLS and the HTTP/2 preface may take together.
 const CONNECT: Duration = Duration::from_secs(8);
@@ -154,6 +157,12 @@ impl Pool {
 
     pub(super) fn settings(&self) -> &LaneSettings {
         &self.settings
+    }
+
+    /// The connections, and the calls under way on them.
+    pub(super) fn traffic(&self) -> Traffic {
+        let state = self.lock();
+        Traffic { connections: state.slots.len(), streams: state.slots.iter().map(|slot| slot.in_flight).sum() }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

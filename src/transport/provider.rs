@@ -28,6 +28,7 @@ use crate::domain::{
     push::{Meaning, Reply, Target, Trigger},
     time::{Clock, Timestamp},
 };
+use crate::metrics::{Metrics, Traffic};
 
 /// What all providers share.
 pub(super) struct Way {
@@ -38,11 +39,17 @@ pub(super) struct Way {
     apns_tokens: ApnsTokens,
     http: reqwest::Client,
     clock: Clock,
+    metrics: Metrics,
     tasks: TaskTracker,
 }
 
 impl Way {
-    pub(super) fn new(config: TransportConfig, clock: Clock, tasks: TaskTracker) -> anyhow::Result<Self> {
+    pub(super) fn new(
+        config: TransportConfig,
+        clock: Clock,
+        metrics: Metrics,
+        tasks: TaskTracker,
+    ) -> anyhow::Result<Self> {
         let tls = trust::client_config(config.extra_ca_pem.as_deref())?;
         let endpoint = |configured: &Option<Url>, usual: &str| -> anyhow::Result<Endpoint> {
             let url = match configured {
@@ -59,6 +66,7 @@ impl Way {
             apns_tokens: ApnsTokens::default(),
             http: token_client(tls)?,
             clock,
+            metrics,
             tasks,
         })
     }
@@ -113,13 +121,34 @@ impl Provider {
             Credential::Fcm(credential) => {
                 let uri = way.fcm.uri(&format!("/v1/projects/{}/messages:send", credential.project_id));
                 let uri = uri.map_err(|_| "the project id cannot be part of a path".to_owned());
-                let token = GoogleToken::new(credential, way.http.clone(), way.clock.clone(), way.tasks.clone());
+                let token = GoogleToken::new(
+                    credential,
+                    way.http.clone(),
+                    way.clock.clone(),
+                    way.metrics.clone(),
+                    way.tasks.clone(),
+                );
                 uri.and_then(|uri| {
                     token.map(|token| Self::Fcm { token, uri, lane: way.lane(&way.fcm, LaneSettings::fcm()) })
                 })
             }
         };
         made.unwrap_or_else(Self::Broken)
+    }
+
+    /// What goes on in its lanes.
+    pub(super) fn traffic(&self) -> Traffic {
+        match self {
+            Self::Apns { production, sandbox, .. } => {
+                let lanes = [production.get(), sandbox.get()].into_iter().flatten();
+                lanes.map(Lane::traffic).fold(Traffic::default(), |sum, lane| Traffic {
+                    connections: sum.connections + lane.connections,
+                    streams: sum.streams + lane.streams,
+                })
+            }
+            Self::Fcm { lane, .. } => lane.traffic(),
+            Self::Broken(_) => Traffic::default(),
+        }
     }
 
     pub(super) async fn send(&self, target: &Target, trigger: &Trigger, way: &Way, deadline: Instant) -> Reply {
@@ -199,7 +228,7 @@ async fn via_apns(
 ) -> Result<Reply, Early> {
     let payload = payload::apns(trigger, &way.poll_url).map_err(|error| Early::ours(error.to_string()))?;
     let bytes = payload.counted_bytes;
-    let bearer = token.bearer(way.clock.now());
+    let bearer = token.bearer(way.clock.now(), &way.metrics);
     let bearer = bearer.map_err(|reason| Early { meaning: Meaning::CredentialFault, reason, bytes })?;
     let request = apns::request(lane.endpoint(), target, trigger, payload, bearer.clone());
     let request = request.map_err(|reason| Early { meaning: Meaning::OurFault, reason, bytes })?;

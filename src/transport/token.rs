@@ -20,9 +20,11 @@ use url::Url;
 
 use crate::domain::{
     credential::{ApnsCredential, Credential, FcmCredential},
+    device::Transport,
     push::Meaning,
     time::{Clock, Timestamp},
 };
+use crate::metrics::Metrics;
 
 /// Apple wants a token "at least once an hour", and as old as possible.
 const APNS_REUSE: Duration = Duration::from_secs(50 * 60);
@@ -107,7 +109,7 @@ impl ApnsToken {
     }
 
     /// The `authorization` header; minted at most every 50 minutes. Signing takes microseconds, so whoever comes meanwhile waits.
-    pub(super) fn bearer(&self, now: Timestamp) -> Result<HeaderValue, String> {
+    pub(super) fn bearer(&self, now: Timestamp, metrics: &Metrics) -> Result<HeaderValue, String> {
         let mut minted = lock(&self.minted);
         if let Some(minted) = &*minted
             && now.since(minted.at) < APNS_REUSE
@@ -115,7 +117,9 @@ impl ApnsToken {
         {
             return Ok(minted.bearer.clone());
         }
-        let bearer = self.mint(now)?;
+        let bearer = self.mint(now);
+        metrics.token_refreshed(Transport::Apns, if bearer.is_ok() { "ok" } else { "failed" });
+        let bearer = bearer?;
         *minted = Some(Minted { bearer: bearer.clone(), at: now });
         Ok(bearer)
     }
@@ -170,6 +174,7 @@ pub(super) struct GoogleToken {
     key: EncodingKey,
     http: reqwest::Client,
     clock: Clock,
+    metrics: Metrics,
     tasks: TaskTracker,
     state: Mutex<State>,
     /// Tells those who wait that a fetch has ended.
@@ -219,6 +224,7 @@ impl GoogleToken {
         credential: &FcmCredential,
         http: reqwest::Client,
         clock: Clock,
+        metrics: Metrics,
         tasks: TaskTracker,
     ) -> Result<Arc<Self>, String> {
         let key = rsa_key(credential)?;
@@ -228,6 +234,7 @@ impl GoogleToken {
             key,
             http,
             clock,
+            metrics,
             tasks,
             state: Mutex::default(),
             ended: watch::Sender::new(()),
@@ -280,6 +287,7 @@ impl GoogleToken {
             Ok(fetched) => fetched,
             Err(_) => Err(unavailable("the token endpoint did not answer in time")),
         };
+        self.metrics.token_refreshed(Transport::Fcm, if fetched.is_ok() { "ok" } else { "failed" });
         if let Err(failure) = &fetched {
             tracing::warn!(account = self.credential.client_email, reason = failure.reason, "no access token");
         }

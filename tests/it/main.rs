@@ -38,6 +38,7 @@ mod fleet;
 mod gaps;
 mod levels;
 mod looking;
+mod metrics;
 mod moving;
 mod nodes;
 mod openapi;

@@ -12,13 +12,14 @@ const FLOORS: &[(&str, &[&str])] = &[
     ("fault", &["domain"]),
     ("secret", &[]),
     ("telemetry", &[]),
+    ("metrics", &["domain"]),
     ("config", &["secret", "telemetry"]),
-    ("store", &["fault", "domain", "secret", "config", "telemetry"]),
-    ("transport", &["domain", "secret", "config", "telemetry"]),
-    ("api", &["store", "transport", "domain", "secret", "config", "telemetry"]),
-    ("dispatch", &["fault", "store", "transport", "domain", "secret", "config", "telemetry"]),
+    ("store", &["fault", "domain", "secret", "config", "metrics", "telemetry"]),
+    ("transport", &["domain", "secret", "config", "metrics", "telemetry"]),
+    ("api", &["store", "transport", "domain", "secret", "config", "metrics", "telemetry"]),
+    ("dispatch", &["fault", "store", "transport", "domain", "secret", "config", "metrics", "telemetry"]),
     ("sim", &["domain"]),
-    ("relay", &["api", "dispatch", "store", "transport", "domain", "secret", "config", "telemetry"]),
+    ("relay", &["api", "dispatch", "store", "transport", "domain", "secret", "config", "metrics", "telemetry"]),
 ];
 
 /// Who may name these crates at all.

@@ -13,6 +13,7 @@ use reveille::{
         push::{Meaning, Reply, Target, Trigger},
         time::{Clock, Timestamp},
     },
+    metrics::Metrics,
     sim::{Fault, FaultKind, Sim, SimClock, SimConfig},
     transport::{LaneKey, TransportConfig, Transports, prove},
 };
@@ -48,7 +49,7 @@ impl World {
             poll_url: "https://push.example.com/v1/sync".to_owned(),
             call_timeout,
         };
-        let transports = Transports::new(config, clock.clone(), tasks.clone()).unwrap();
+        let transports = Transports::new(config, clock.clone(), Metrics::default(), tasks.clone()).unwrap();
         let app = id::new(clock.now());
         Self { sim, transports, clock, tasks, app }
     }
@@ -455,7 +456,7 @@ async fn a_server_that_we_do_not_trust_gets_nothing() {
         poll_url: String::new(),
         call_timeout: Duration::from_secs(5),
     };
-    let transports = Transports::new(config, world.clock.clone(), world.tasks.clone()).unwrap();
+    let transports = Transports::new(config, world.clock.clone(), Metrics::default(), world.tasks.clone()).unwrap();
     let (key, credential) = (world.key(Transport::Apns), world.credential(Transport::Apns));
     let reply = transports.send(&key, &credential, &target(Transport::Apns), &world.trigger()).await;
     assert_eq!(reply.meaning, Meaning::Unreachable);

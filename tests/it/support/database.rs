@@ -8,6 +8,7 @@ use std::{
 
 use reveille::{
     domain::time::Clock,
+    metrics::Metrics,
     secret::Secrets,
     store::{Store, StoreOptions},
 };
@@ -268,7 +269,10 @@ async fn make_template(server: &str) -> String {
     run(&mut connection, format!("create database {name}")).await;
     let secrets = Secrets::derive(&SecretBox::new(Box::new(MASTER_KEY_BYTES)));
     let (clock, tasks) = (Clock::default(), TaskTracker::new());
-    let store = Store::open(&on_server(server, &name), secrets, clock, StoreOptions::default(), &tasks).await.unwrap();
+    let store =
+        Store::open(&on_server(server, &name), secrets, clock, StoreOptions::default(), Metrics::default(), &tasks)
+            .await
+            .unwrap();
     store.close().await;
     name
 }
