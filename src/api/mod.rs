@@ -8,6 +8,7 @@ mod brakes;
 mod counted;
 mod credential_check;
 mod credentials;
+mod dashboard;
 mod devices;
 mod docs;
 mod events;
@@ -125,7 +126,7 @@ impl Api {
     /// All routes.
     pub fn router(self) -> Router {
         let (routes, description) = described().split_for_parts();
-        wrap(routes.merge(docs::routes(openapi::complete(description))), self)
+        wrap(routes.merge(docs::routes(openapi::complete(description))).merge(dashboard::routes()), self)
     }
 
     /// The routes of the admin listener, where readiness detail needs no key.

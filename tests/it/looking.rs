@@ -144,6 +144,39 @@ async fn an_attempt_that_is_under_way_shows_and_is_complete_later() {
 }
 
 #[tokio::test]
+async fn the_dashboard_and_the_documentation_come_from_the_relay_alone() {
+    let world = World::start().await;
+    let get = async |path: &str| world.http.get(world.url(path)).send().await.unwrap();
+    let page = get("/").await;
+    assert_eq!((page.status().as_u16(), page.headers()["content-type"].to_str().unwrap()), (200, "text/html"));
+    let policy = page.headers()["content-security-policy"].to_str().unwrap().to_owned();
+    assert!(policy.starts_with("default-src 'self';"), "{policy}");
+    let tag = page.headers()["etag"].to_str().unwrap().to_owned();
+    let again = world.http.get(world.url("/")).header("If-None-Match", tag).send().await.unwrap();
+    assert_eq!(again.status(), 304);
+    let page = page.text().await.unwrap();
+    assert!(!page.contains("http://") && !page.contains("https://"), "nothing comes from elsewhere:\n{page}");
+    for (at, _) in page.match_indices("dashboard/") {
+        let file = page[at..].split(|c: char| !c.is_ascii_alphanumeric() && !"._-/".contains(c)).next().unwrap();
+        assert_eq!(get(&format!("/{file}")).await.status(), 200, "{file}");
+    }
+    let script = get("/dashboard/main.js").await;
+    assert_eq!(script.headers()["content-type"], "text/javascript");
+    assert_eq!(get("/dashboard/../Cargo.toml").await.status(), 404);
+    assert_eq!(get("/dashboard/nothing.js").await.status(), 404);
+    let description: Value = get("/openapi.json").await.json().await.unwrap();
+    assert_eq!(description["openapi"], "3.1.0");
+    let docs = get("/docs").await;
+    assert_eq!((docs.status().as_u16(), docs.url().path()), (200, "/docs/"));
+    let docs = docs.text().await.unwrap();
+    for file in ["swagger-ui.css", "swagger-ui-bundle.js", "swagger-initializer.js"] {
+        assert!(docs.contains(file), "{docs}");
+        assert_eq!(get(&format!("/docs/{file}")).await.status(), 200, "{file}");
+    }
+    assert!(get("/docs/swagger-initializer.js").await.text().await.unwrap().contains("../openapi.json"));
+}
+
+#[tokio::test]
 async fn statistics_step_by_step_add_up() {
     let world = World::start().await;
     let phone = world.phone("pixel").follows(&["order:42"]).await;
