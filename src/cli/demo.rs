@@ -2,6 +2,7 @@
 //! process and talk to each other over real sockets.
 
 mod ledger;
+mod life;
 mod plan;
 mod shop;
 mod story;
@@ -33,7 +34,7 @@ pub struct DemoArgs {
     /// Seeds the order of events and what is lost
     #[arg(long, value_name = "N", default_value_t = 4)]
     seed: u64,
-    /// Leave everything running afterwards, and print requests to try, until Ctrl-C
+    /// Begin a day earlier, leave everything running afterwards, and print a link to the dashboard and requests to try, until Ctrl-C
     #[arg(long)]
     keep: bool,
     /// What is logged to stderr: a level, or a filter such as `warn,reveille=debug`
@@ -54,9 +55,19 @@ pub async fn run(args: DemoArgs) -> anyhow::Result<()> {
     let late = "the demo could not be set up within 27 s";
     let (world, news) =
         tokio::time::timeout_at(deadline, World::start(&plan, args.seed, args.keep)).await.context(late)??;
+    if args.keep {
+        screen.line("A day of the shop's life passes first, in some seconds; then the story, and then it goes on.");
+        screen.line("");
+    }
     summary::introduce(screen, &world, &plan);
 
     world.lose_pushes(args.seed);
+    let (mut world, mut started, mut deadline) = (world, started, deadline);
+    if args.keep {
+        life::day_before(&world, args.seed).await?;
+        world.begin(args.seed);
+        (started, deadline) = (Instant::now(), Instant::now() + DEADLINE);
+    }
     let mut story = Story::new(screen, plan, news);
     let told = tokio::select! {
         told = tokio::time::timeout_at(deadline, story.tell(&world)) => told,
@@ -72,8 +83,12 @@ pub async fn run(args: DemoArgs) -> anyhow::Result<()> {
     let missing = story.missing(&world);
     summary::conclude(screen, &world, &story, &missing, started.elapsed()).await?;
     if args.keep {
+        life::leave_one_behind(&world).await?;
         world.invite(screen);
-        story.go_on(&world).await?;
+        tokio::select! {
+            ended = story.go_on(&world) => ended?,
+            failed = life::go_on(&world, args.seed) => failed?,
+        }
     }
     // What is still under way has no say any more.
     let _ = tokio::time::timeout(CLOSING, world.stop()).await;

@@ -148,6 +148,7 @@ async fn register(
         let apple = number % 2 == 1;
         let setup = PhoneSetup {
             name: format!("{}-{number:03}", if apple { "ios" } else { "android" }),
+            installation_id: None,
             provider: if apple { Provider::Apns } else { Provider::Fcm },
             user: None,
             feeds: vec!["fleet:all".to_owned(), format!("phone:{number}")],

@@ -101,6 +101,8 @@ pub enum Clock {
     System,
     /// A clock that stands until it is turned.
     Manual(Arc<AtomicI64>),
+    /// The machine's clock, turned by so many milliseconds.
+    Turned(Arc<AtomicI64>),
 }
 
 impl Clock {
@@ -109,18 +111,25 @@ impl Clock {
         Self::Manual(Arc::new(AtomicI64::new(start.0)))
     }
 
+    /// A clock that goes as the machine's does, so long behind it.
+    pub fn behind(by: Duration) -> Self {
+        let by_ms = i64::try_from(by.as_millis()).unwrap_or(i64::MAX);
+        Self::Turned(Arc::new(AtomicI64::new(-by_ms)))
+    }
+
     /// The present.
     pub fn now(&self) -> Timestamp {
         match self {
             #[expect(clippy::disallowed_methods, reason = "the one place that reads the machine's clock")]
             Self::System => Timestamp(jiff::Timestamp::now().as_millisecond()),
             Self::Manual(ms) => Timestamp(ms.load(Ordering::SeqCst)),
+            Self::Turned(by_ms) => Timestamp(Self::System.now().0.saturating_add(by_ms.load(Ordering::SeqCst))),
         }
     }
 
-    /// Turns a manual clock forward; the machine's clock goes by itself.
+    /// Turns a clock forward; the machine's own goes by itself.
     pub fn advance(&self, by: Duration) {
-        if let Self::Manual(ms) = self {
+        if let Self::Manual(ms) | Self::Turned(ms) = self {
             ms.fetch_add(i64::try_from(by.as_millis()).unwrap_or(i64::MAX), Ordering::SeqCst);
         }
     }

@@ -24,6 +24,7 @@ mod api_sync;
 mod api_validation;
 mod backup;
 mod breakers;
+mod browser;
 mod causes;
 mod chaos;
 mod config;

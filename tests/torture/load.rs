@@ -188,6 +188,7 @@ impl Load {
         for number in 0..PHONES {
             let setup = PhoneSetup {
                 name: format!("phone-{number}"),
+                installation_id: None,
                 provider: if number % 2 == 0 { Provider::Apns } else { Provider::Fcm },
                 user: None,
                 feeds: (0..FEEDS_OF_A_PHONE).map(|index| feed((number / 2 + index * 5) % FEEDS)).collect(),

@@ -100,12 +100,8 @@ impl Plan {
 /// Four of five phones have an order of their own; the others are somebody's second phone, of the other kind.
 fn member(phone: usize, orders: usize) -> Cast {
     let order = if phone < orders { phone } else { (phone + 1) % orders };
-    let number = phone / 2 + 1;
-    if phone.is_multiple_of(2) {
-        Cast { name: format!("ios-{number:02}"), provider: Provider::Apns, order }
-    } else {
-        Cast { name: format!("android-{number:02}"), provider: Provider::Fcm, order }
-    }
+    let provider = if phone.is_multiple_of(2) { Provider::Apns } else { Provider::Fcm };
+    Cast { name: format!("phone-{:02}", phone + 1), provider, order }
 }
 
 /// Each accident comes just before an update that it spoils.
@@ -172,6 +168,12 @@ pub fn update(order: usize, reached: usize) -> Value {
             "alert": {"title": format!("Order {}", order + 1), "body": "Your order is out for delivery"}}),
     };
     json!({"feed": feed(order), "type": "order.updated", "key": key(order), "op": "upsert", "data": data(status), "wake": wake})
+}
+
+/// The event that says how far an order's courier is: news that changes no state.
+pub fn courier(order: usize, stops: u32) -> Value {
+    json!({"feed": feed(order), "type": "courier.moved", "data": {"stops_before_you": stops},
+        "wake": {"class": "background", "ttl_s": 3600}})
 }
 
 #[cfg(test)]

@@ -9,6 +9,8 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
+use crate::domain::time::Timestamp;
+
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 /// Attempts asked for at once.
 const ATTEMPTS_PAGE: usize = 100;
@@ -58,8 +60,7 @@ impl Shop {
         let http = reqwest::Client::builder().no_proxy().timeout(REQUEST_TIMEOUT).build()?;
         let app = json!({"name": "shop", "settings": settings()});
         let app: Made = ask(&http, Method::POST, &format!("{url}/v1/apps"), operator_key, Some(&app)).await?;
-        let scopes = ["events:write", "events:read", "devices:write", "devices:read", "credentials:write"];
-        let key = json!({"name": "backend", "scopes": scopes});
+        let key = json!({"name": "backend", "scopes": ["admin"]});
         let keys = format!("{url}/v1/apps/{}/keys", app.id);
         let key: Key = ask(&http, Method::POST, &keys, operator_key, Some(&key)).await?;
         Ok(Self { http, url: url.to_owned(), app_key: key.secret })
@@ -82,15 +83,16 @@ impl Shop {
         ask(&self.http, Method::POST, &format!("{}/v1/events", self.url), &self.app_key, Some(event)).await
     }
 
-    /// Every call to a provider so far, by the relay's own record.
-    pub async fn attempts(&self) -> anyhow::Result<Vec<Attempt>> {
+    /// Every call to a provider since then, by the relay's own record.
+    pub async fn attempts(&self, since: Timestamp) -> anyhow::Result<Vec<Attempt>> {
         let mut all = Vec::new();
-        let mut url = format!("{}/v1/attempts?limit={ATTEMPTS_PAGE}", self.url);
+        let first = format!("{}/v1/attempts?limit={ATTEMPTS_PAGE}&since={since}", self.url);
+        let mut url = first.clone();
         for _ in 0..MOST_PAGES {
             let page: Attempts = ask(&self.http, Method::GET, &url, &self.app_key, None).await?;
             all.extend(page.items);
             let Some(next) = page.next else { break };
-            url = format!("{}/v1/attempts?limit={ATTEMPTS_PAGE}&cursor={next}", self.url);
+            url = format!("{first}&cursor={next}");
         }
         Ok(all)
     }

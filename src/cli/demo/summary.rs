@@ -7,7 +7,7 @@ use super::screen::{Look, Screen, time};
 use super::story::{Story, quantiles};
 use super::world::{FLOOR, LOSE_PERCENT, World};
 use crate::sim::Provider;
-use crate::sim::phones::{Cause, Counts};
+use crate::sim::phones::Cause;
 
 /// Says who takes part, what will go wrong, and how to read the lines.
 pub fn introduce(screen: Screen, world: &World, plan: &Plan) {
@@ -54,15 +54,18 @@ pub async fn conclude(
     missing: &[String],
     took: Duration,
 ) -> anyhow::Result<()> {
-    let attempts = world.shop.attempts().await?;
+    let (since, before) = world.began;
+    let attempts = world.shop.attempts(since).await?;
     let outcome = |word: &str| attempts.iter().filter(|attempt| attempt.outcome.as_deref() == Some(word)).count();
     let (accepted, rejected) = (outcome("accepted"), outcome("rejected"));
     let put_off = outcome("unavailable") + outcome("throttled") + outcome("timeout");
     let repeated = attempts.iter().filter(|attempt| attempt.tries > 1).count();
     let lost = world.sim.pushes().iter().filter(|push| push.status == 200 && !push.delivered).count();
-    let counts = total(world);
-    let (by_push, push_times) = quantiles(story, |cause| matches!(cause, Cause::Push { .. }));
-    let (by_itself, own_times) = quantiles(story, |cause| !matches!(cause, Cause::Push { .. }));
+    let counts = world.counts();
+    let (by_push, by_itself) =
+        (counts.polls_by_push - before.polls_by_push, counts.polls_by_itself - before.polls_by_itself);
+    let (after_push, push_times) = quantiles(story, |cause| matches!(cause, Cause::Push { .. }));
+    let (at_own, own_times) = quantiles(story, |cause| !matches!(cause, Cause::Push { .. }));
     let (all, all_times) = quantiles(story, |_| true);
     let phones = world.phones.len();
     let true_ones = phones - missing.len();
@@ -76,9 +79,9 @@ pub async fn conclude(
                 attempts.len()
             ),
         ),
-        ("polls", format!("{} because of a push, {} by itself", counts.polls_by_push, counts.polls_by_itself)),
-        ("read", format!("{by_push:>3} after a push     {push_times}")),
-        ("", format!("{by_itself:>3} at an own poll   {own_times}")),
+        ("polls", format!("{by_push} because of a push, {by_itself} by itself")),
+        ("read", format!("{after_push:>3} after a push     {push_times}")),
+        ("", format!("{at_own:>3} at an own poll   {own_times}")),
         ("", format!("{all:>3} in all           {all_times}")),
     ];
     screen.line("");
@@ -91,12 +94,4 @@ pub async fn conclude(
     };
     screen.line(format!("  {:<10}{}  ({})", "truth", screen.paint(look, &verdict), time(took)));
     Ok(())
-}
-
-fn total(world: &World) -> Counts {
-    world.phones.iter().map(|phone| phone.counts()).fold(Counts::default(), |sum, one| Counts {
-        polls_by_push: sum.polls_by_push + one.polls_by_push,
-        polls_by_itself: sum.polls_by_itself + one.polls_by_itself,
-        ..sum
-    })
 }

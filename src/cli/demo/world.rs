@@ -11,15 +11,16 @@ use secrecy::{ExposeSecret as _, SecretString};
 use tempfile::TempDir;
 use tokio::sync::mpsc;
 
+use super::life;
 use super::plan::{self, Plan};
 use super::screen::{Look, Screen};
 use super::shop::Shop;
 use crate::config::{Config, Flags};
-use crate::domain::time::Clock;
+use crate::domain::time::{Clock, Timestamp};
 use crate::relay::{Background, Relay};
 use crate::secret;
-use crate::sim::phones::{Backend, News, Phone, PhoneSetup};
-use crate::sim::{Sim, SimConfig};
+use crate::sim::phones::{Backend, Counts, News, Phone, PhoneSetup};
+use crate::sim::{Sim, SimClock, SimConfig};
 use crate::store::StoreOptions;
 
 /// The bundle id of the shop's app.
@@ -39,6 +40,10 @@ pub struct World {
     pub phones: Vec<Phone>,
     /// Of each order: the position of its first event.
     pub placed: Vec<i64>,
+    /// Of each phone: the index of its order.
+    pub orders: Vec<usize>,
+    /// When the story began, and what the phones had counted until then.
+    pub began: (Timestamp, Counts),
     pub clock: Clock,
     relay: Relay,
     operator_key: SecretString,
@@ -51,10 +56,16 @@ impl World {
     pub async fn start(plan: &Plan, seed: u64, keep: bool) -> anyhow::Result<(Self, mpsc::Receiver<News>)> {
         let folder = tempfile::Builder::new().prefix("reveille-demo-").tempdir().context("no temporary folder")?;
         let control = keep.then(|| SocketAddr::from((Ipv4Addr::LOCALHOST, 0)));
-        let sim = Sim::start(SimConfig { control_listen: control, ..SimConfig::default() }).await?;
+        let clock = if keep { Clock::behind(life::DAY) } else { Clock::System };
+        let of_providers = clock.clone();
+        let sim = SimConfig {
+            control_listen: control,
+            clock: SimClock::new(move || of_providers.now().as_ms()),
+            ..SimConfig::default()
+        };
+        let sim = Sim::start(sim).await?;
         let operator_key = secret::generate("ro_");
         let config = configure(&sim, folder.path(), &operator_key)?;
-        let clock = Clock::System;
         let relay = Relay::start(&config, clock.clone(), StoreOptions::default(), Background::Runs).await?;
         let url = format!("http://{}", relay.address().context("the relay does not listen")?);
 
@@ -71,6 +82,7 @@ impl World {
         for (index, cast) in plan.cast.iter().enumerate() {
             let setup = PhoneSetup {
                 name: cast.name.clone(),
+                installation_id: Some(cast.name.clone()),
                 provider: cast.provider,
                 user: Some(format!("customer-{}", cast.order + 1)),
                 feeds: vec![plan::feed(cast.order)],
@@ -81,7 +93,8 @@ impl World {
             };
             phones.push(Phone::start(&sim, setup, backend.clone(), news.clone()).await?);
         }
-        let world = Self { url, sim, shop, phones, placed, clock, relay, operator_key, folder };
+        let (orders, began) = (plan.cast.iter().map(|cast| cast.order).collect(), (clock.now(), Counts::default()));
+        let world = Self { url, sim, shop, phones, placed, orders, began, clock, relay, operator_key, folder };
         Ok((world, receiver))
     }
 
@@ -91,7 +104,25 @@ impl World {
         self.sim.fcm().lose_share(LOSE_PERCENT, seed.wrapping_add(1));
     }
 
-    /// Prints requests to try.
+    /// Begins the story: what was before is not counted in.
+    pub fn begin(&mut self, seed: u64) {
+        self.sim.fcm().clear();
+        self.sim.apns().clear();
+        self.lose_pushes(seed);
+        self.sim.forget_pushes();
+        self.began = (self.clock.now(), self.counts());
+    }
+
+    /// What the phones have counted together.
+    pub fn counts(&self) -> Counts {
+        self.phones.iter().map(Phone::counts).fold(Counts::default(), |sum, one| Counts {
+            polls_by_push: sum.polls_by_push + one.polls_by_push,
+            polls_by_itself: sum.polls_by_itself + one.polls_by_itself,
+            ..sum
+        })
+    }
+
+    /// Prints the way to the dashboard, and requests to try.
     pub fn invite(&self, screen: Screen) {
         let Some(phone) = self.phones.first() else { return };
         let (url, control) = (&self.url, self.sim.control_url().unwrap_or_default());
@@ -134,10 +165,19 @@ impl World {
                 ],
             ),
         ];
+        let key = self.shop.app_key().expose_secret();
+        screen.line("");
+        screen.line(screen.paint(Look::Bold, "Open the dashboard, and ask it why phone-07 is behind:"));
+        screen.line("");
+        // The part behind # stays in the browser, and the page takes it away at once. Only this key, of a relay that is gone with this
+        // process, is ever written so (decision 13).
+        screen.line(format!("  {url}/#key={key}"));
         screen.line("");
         screen.line(
-            screen
-                .paint(Look::Bold, "Everything goes on running, and phones tell what they read; Ctrl-C ends it. Try:"),
+            screen.paint(
+                Look::Bold,
+                "Everything goes on running, and phones tell what they read; Ctrl-C ends it. Or try:",
+            ),
         );
         screen.line(format!("  (database: {})", self.folder.path().join("reveille.db").display()));
         for (what, commands) in lines {

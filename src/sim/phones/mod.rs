@@ -31,6 +31,8 @@ use super::inbox::Provider;
 pub struct PhoneSetup {
     /// What it is called in [`News`].
     pub name: String,
+    /// Its installation id at the relay; made up if absent.
+    pub installation_id: Option<String>,
     /// An iPhone has APNs, an Android phone FCM.
     pub provider: Provider,
     /// Whose phone it is, if anybody's.
@@ -174,7 +176,8 @@ impl Phone {
         news: mpsc::Sender<News>,
     ) -> anyhow::Result<Self> {
         let mut dice = StdRng::seed_from_u64(setup.seed);
-        let installation_id = hex(&mut dice, 16);
+        let made_up = hex(&mut dice, 16);
+        let installation_id = setup.installation_id.clone().unwrap_or(made_up);
         let push_token = new_push_token(setup.provider, &mut dice);
         let ear = sim.inbox.subscribe(&push_token);
         let mut wanted = registration(&setup, &installation_id, &push_token);

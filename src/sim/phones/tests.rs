@@ -72,6 +72,7 @@ impl Scene {
         sim.tasks.spawn(async move { axum::serve(listener, router).await.unwrap() });
         let setup = PhoneSetup {
             name: "ios-1".to_owned(),
+            installation_id: None,
             provider: Provider::Apns,
             user: Some("17".to_owned()),
             feeds: vec!["f".to_owned()],
