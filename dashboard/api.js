@@ -67,7 +67,7 @@ function url(path, query) {
 async function reach(target, options) {
   try {
     return await fetch(target, options);
-  } catch (error) {
+  } catch {
     if (options.signal.aborted && options.signal.reason?.name !== "TimeoutError") throw options.signal.reason;
     const slow = options.signal.aborted;
     const detail = slow

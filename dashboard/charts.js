@@ -2,7 +2,7 @@
 
 import { themeState } from "./chrome.js";
 import { fill, h, hear } from "./dom.js";
-import { clock, day } from "./format.js";
+import { day } from "./format.js";
 
 const HEIGHT_PX = 190;
 /** Rows of the table beside a chart: the newest, for a table of a thousand rows reads nobody. */

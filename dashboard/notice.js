@@ -1,6 +1,6 @@
 // What a page says instead of figures: that it loads, that it may not, that something went wrong, that there is nothing yet.
 
-import { fill, h } from "./dom.js";
+import { h } from "./dom.js";
 
 /** While the first answer is under way. */
 export function loading(what) {
@@ -22,12 +22,7 @@ export function problemNotice(problem, what) {
         null,
         problem.errors.map(({ pointer, detail }) => h("li", null, h("code", null, pointer), ` ${detail}`)),
       ),
-    problem.retryAfterS &&
-      h(
-        "p",
-        { class: "muted" },
-        `The relay asks to wait ${problem.retryAfterS} s; the dashboard waits, then asks again.`,
-      ),
+    problem.retryAfterS && h("p", { class: "muted" }, `The relay asks to wait ${problem.retryAfterS} s.`),
   );
 }
 
@@ -51,30 +46,6 @@ export function scopeNotice(what, scopes) {
 /** Nothing here yet, and what to do about it. */
 export function emptyNotice(title, ...body) {
   return h("div", { class: "empty", key: "empty" }, h("strong", null, title), body);
-}
-
-/** A command to copy. */
-export function command(text) {
-  const said = h("span", { class: "muted", role: "status" });
-  const copy = async () => {
-    try {
-      await navigator.clipboard.writeText(text);
-      fill(said, "Copied");
-    } catch {
-      fill(said, "Select it and copy it by hand: the browser does not allow it here");
-    }
-  };
-  return h(
-    "div",
-    { class: "command" },
-    h("pre", { tabindex: 0, role: "region", "aria-label": "Command" }, text),
-    h("div", { class: "row" }, h("button", { type: "button", class: "small", on: { click: copy } }, "Copy"), said),
-  );
-}
-
-/** The relay's address as phones and backends write it, for commands to copy. */
-export function relayUrl() {
-  return new URL(".", document.baseURI).href.replace(/\/$/, "");
 }
 
 /** A title with a figure-like body: the panel every page is made of. */

@@ -4,7 +4,7 @@ import { fill, h } from "./dom.js";
 import { ago, clock, duration, exact, now, rough } from "./format.js";
 import { panel, problemNotice } from "./notice.js";
 
-const CLASSES = { background: "Background test", alert: "Alert test" };
+const CLASSES = { background: "Send background test", alert: "Send alert test" };
 
 /** The panel; `update` tells it what the timeline holds now, `underWay` whether somebody waits for a test. */
 export function testPanel({ relay, path, signal, changed, fail }) {
@@ -162,7 +162,10 @@ function fetched(event, seen, after) {
       return {
         name: "Fetched",
         mark: "failed",
-        text: `The provider accepted it ${rough(sinceMs)} ago and the phone never came within the test’s ${duration(event.wake.ttl_s * 1000)}: the push was lost, the phone is offline, or the app was closed. It is read at the next poll.`,
+        text:
+          `The provider accepted it ${rough(sinceMs)} ago and the phone did not come within the test’s ` +
+          `${duration(event.wake.ttl_s * 1000)}: the push was lost, the phone is offline, or the app was closed. ` +
+          "The next poll still brings it.",
       };
     return {
       name: "Fetched",

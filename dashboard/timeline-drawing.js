@@ -45,17 +45,15 @@ export function drawing(plan, { label, nowMs, knownMs, chosen, band, tick, on })
         svg("text", { class: "tl-tick", x, y: height - 8, "text-anchor": x > wide - 40 ? "end" : "middle" }, tick(ms)),
       ),
     ),
-    plan.lanes.map((lane, index) =>
-      svg(
-        "g",
-        { key: `lane ${lane.name}` },
-        svg("line", { class: "tl-lane", x1: leftPx, x2: wide - RIGHT_PX, y1: y(index), y2: y(index) }),
-        svg(
-          "text",
-          { class: "tl-name", x: narrow ? leftPx : 0, y: narrow ? TOP_PX + index * lanePx + 16 : y(index) + 4 },
-          lane.name,
-        ),
-      ),
+    plan.lanes.map(({ name }, index) =>
+      svg("line", {
+        key: `lane ${name}`,
+        class: "tl-lane",
+        x1: leftPx,
+        x2: wide - RIGHT_PX,
+        y1: y(index),
+        y2: y(index),
+      }),
     ),
     knownMs !== null && unknown(plan.x(knownMs) - leftPx, leftPx, below),
     plan.gaps.map(gap => gapDrawn(gap, y(plan.lanes.findIndex(lane => lane.name === "Polls")))),
@@ -67,6 +65,18 @@ export function drawing(plan, { label, nowMs, knownMs, chosen, band, tick, on })
         class: `tl-link tl-${link.kind} ${holds(link.from) || holds(link.to) ? "hot" : ""}`,
         d: curve(link, y),
       }),
+    ),
+    plan.lanes.map(({ name }, index) =>
+      svg(
+        "text",
+        {
+          key: `name ${name}`,
+          class: "tl-name",
+          x: narrow ? leftPx : 0,
+          y: narrow ? TOP_PX + index * lanePx + 16 : y(index) + 4,
+        },
+        name,
+      ),
     ),
     marks.map(mark =>
       markDrawn(mark, y(mark.lane), { chosen: holds(mark), reachable: mark === reachable, on: on(mark) }),
@@ -85,9 +95,9 @@ function unknown(width, leftPx, height) {
   );
 }
 
-function gapDrawn({ startMs, endMs, open, x0, x1 }, y) {
+function gapDrawn({ startMs, endMs, open, atLeast, x0, x1 }, y) {
   if (x1 - x0 < 4) return null;
-  const words = `${open ? "nobody has come for" : "nobody came for"} ${rough(endMs - startMs)}`;
+  const words = `${open ? "nobody has come for" : "nobody came for"} ${atLeast ? "at least " : ""}${rough(endMs - startMs)}`;
   return svg(
     "g",
     { key: `gap ${startMs}` },

@@ -21,7 +21,7 @@ const LANES = [
 const GRAVITY = ["bad", "trouble", "slow", "warn", "info", "alert", "ok", "event", "poll", "muted"];
 
 /** Lays rows (newest first) out between two moments. Rows outside count for lines and gaps only. */
-export function layOut(rows, { fromMs, toMs, nowMs, leftPx, widthPx }) {
+export function layOut(rows, { fromMs, toMs, nowMs, more, leftPx, widthPx }) {
   const x = ms => leftPx + ((ms - fromMs) / (toMs - fromMs)) * widthPx;
   const timed = rows.map(row => ({ row, ms: Date.parse(row.at) })).reverse();
   // A phone that never came still has its lane: that nobody is in it is the answer.
@@ -43,11 +43,12 @@ export function layOut(rows, { fromMs, toMs, nowMs, leftPx, widthPx }) {
     }),
   );
   const told = storiesOf(timed);
+  const knownPollMs = timed.find(({ row }) => row.kind === "polled")?.ms ?? Infinity;
   return {
     lanes,
     x,
     links: linksOf(told, markOf),
-    gaps: gapsOf(told, nowMs)
+    gaps: gapsOf(told, { nowMs, more, knownPollMs })
       .filter(gap => gap.endMs > fromMs && gap.startMs < toMs)
       .map(gap => ({ ...gap, x0: Math.max(leftPx, x(gap.startMs)), x1: Math.min(leftPx + widthPx, x(gap.endMs)) })),
     spans: spansOf(timed, { fromMs, toMs, nowMs }).map(span => ({
@@ -121,8 +122,11 @@ function linksOf(stories, markOf) {
   return [...links.values()];
 }
 
-/** The times in which a provider had taken a push and nobody came, joined where they overlap. */
-function gapsOf(stories, nowMs) {
+/**
+ * The times in which a provider had taken a push and nobody came, joined where they overlap. One without a known poll before it may have
+ * begun before what is loaded: it lasted at least so long.
+ */
+function gapsOf(stories, { nowMs, more, knownPollMs }) {
   const waits = stories
     .filter(([, { accepted }]) => accepted)
     .map(([, { accepted, poll }]) => ({ startMs: accepted.ms, endMs: poll ? poll.ms : nowMs, open: !poll }))
@@ -134,7 +138,7 @@ function gapsOf(stories, nowMs) {
       last.endMs = Math.max(last.endMs, wait.endMs);
       last.open ||= wait.open;
     } else {
-      gaps.push({ ...wait });
+      gaps.push({ ...wait, atLeast: more && knownPollMs > wait.startMs });
     }
   }
   return gaps.filter(({ startMs, endMs }) => endMs - startMs >= GAP_LEAST_MS);

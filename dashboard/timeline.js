@@ -8,6 +8,7 @@ import { drawing, legend, RIGHT_PX, sizes } from "./timeline-drawing.js";
 import { layOut } from "./timeline-layout.js";
 
 const RANGES = [
+  ["1 min", 60_000],
   ["5 min", 300_000],
   ["30 min", 1_800_000],
   ["3 h", 10_800_000],
@@ -86,7 +87,7 @@ export function drawnTimeline({ signal, pick, loadOlder }) {
     const wide = canvas.clientWidth;
     if (!spanMs || wide === 0 || signal.aborted) return;
     const { leftPx, widthPx } = sizes(wide);
-    plan = { ...layOut(rows, { ...view(), nowMs: now(), leftPx, widthPx }), leftPx, wide };
+    plan = { ...layOut(rows, { ...view(), nowMs: now(), more, leftPx, widthPx }), leftPx, wide };
     const held = document.activeElement?.closest?.(".tl-mark") && canvas.contains(document.activeElement);
     fill(
       canvas,
@@ -114,7 +115,8 @@ export function drawnTimeline({ signal, pick, loadOlder }) {
   function label() {
     const { fromMs, toMs } = view();
     const n = plan.lanes.reduce((sum, lane) => sum + lane.marks.length, 0);
-    return `Timeline from ${exact(fromMs)} to ${exact(toMs)}, ${n} marks. Arrow keys go from mark to mark, Enter opens, plus and minus zoom.`;
+    const keysSay = "Arrow keys go from mark to mark, Enter opens, plus and minus zoom.";
+    return `Timeline from ${exact(fromMs)} to ${exact(toMs)}, ${n} marks. ${keysSay}`;
   }
 
   /** Where the known part begins, if the range reaches further back; null if all of it is known. */

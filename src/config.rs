@@ -59,6 +59,8 @@ pub struct Config {
     pub apns_url: Option<Url>,
     /// `https://host:port` to call instead of Google's push servers.
     pub fcm_url: Option<Url>,
+    /// The base URL of a collector of traces.
+    pub otlp_url: Option<String>,
     /// Certificates, as PEM text, to trust in addition when calling providers.
     pub extra_ca_pem: Option<String>,
     /// What this process does; at least one role.
@@ -137,12 +139,13 @@ impl Config {
         Ok(Self {
             listen,
             admin_listen: seen.optional(s::ADMIN_LISTEN, address)?,
-            public_url: seen.required(s::PUBLIC_URL, &format!("http://{listen}"), public_url)?,
+            public_url: seen.required(s::PUBLIC_URL, &format!("http://{listen}"), web_url)?,
             database_url: seen.required(s::DATABASE_URL, "", database_url)?.into(),
             master_key: seen.secret(s::MASTER_KEY, s::MASTER_KEY_FILE, master_key)?,
             operator_key: seen.secret(s::OPERATOR_KEY, s::OPERATOR_KEY_FILE, operator_key)?,
             apns_url: seen.optional(s::APNS_URL, base_url)?,
             fcm_url: seen.optional(s::FCM_URL, base_url)?,
+            otlp_url: seen.optional(s::OTLP_URL, web_url)?,
             extra_ca_pem: seen.optional(s::EXTRA_CA, certificates)?,
             roles: seen.required(s::ROLES, "", roles)?,
             lease_s: seen.required(s::LEASE_S, "", lease_s)?,
@@ -249,7 +252,7 @@ fn address(given: &Given) -> Result<SocketAddr, ConfigError> {
         .map_err(|_| given.bad("it must be an IP address and a port, such as 127.0.0.1:8080 or [::1]:8080"))
 }
 
-fn public_url(given: &Given) -> Result<String, ConfigError> {
+fn web_url(given: &Given) -> Result<String, ConfigError> {
     let url = Url::parse(&given.text).map_err(|error| given.bad(error.to_string()))?;
     let web = matches!(url.scheme(), "http" | "https") && url.has_host();
     if !web || has_extras(&url) {

@@ -1,9 +1,13 @@
-//! The log: structured, to stderr, as text for people or JSON for machines.
+//! The log: structured, to stderr, as text for people or JSON for machines. And traces, if somebody collects them.
+
+pub mod traces;
 
 use std::{io::IsTerminal, str::FromStr};
 
 use anyhow::{Context, anyhow};
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::{
+    EnvFilter, Layer as _, filter::filter_fn, fmt, layer::SubscriberExt as _, util::SubscriberInitExt as _,
+};
 
 /// How the log is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,18 +30,36 @@ impl FromStr for LogFormat {
     }
 }
 
-/// Starts the log of this process. `filter` is a level, or directives such as `info,reveille=debug`.
+/// What this process tells; when it is dropped, the last of it is sent.
+#[must_use]
+#[derive(Debug)]
+pub struct Telemetry(());
+
+impl Drop for Telemetry {
+    fn drop(&mut self) {
+        traces::end();
+    }
+}
+
+/// Starts the log of this process, and its traces if a collector is named. `filter` is a level, or directives such as
+/// `info,reveille=debug`.
 ///
 /// # Errors
 /// A filter that does not parse, or a log that was started before.
-pub fn init(filter: &str, format: LogFormat) -> anyhow::Result<()> {
+pub fn init(filter: &str, format: LogFormat, collector: Option<&str>) -> anyhow::Result<Telemetry> {
     let filter = EnvFilter::builder().parse(filter).with_context(|| format!("bad log filter `{filter}`"))?;
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    let started = match format {
-        LogFormat::Text => log.with_ansi(std::io::stderr().is_terminal()).try_init(),
-        LogFormat::Json => log.json().flatten_event(true).try_init(),
+    let log = fmt::layer().with_writer(std::io::stderr);
+    let log = match format {
+        LogFormat::Text => log.with_ansi(std::io::stderr().is_terminal()).boxed(),
+        LogFormat::Json => log.json().flatten_event(true).boxed(),
     };
-    started.map_err(|error| anyhow!("cannot start the log: {error}"))
+    let is_trace = |metadata: &tracing::Metadata<'_>| metadata.target() == traces::TARGET;
+    let log = log.with_filter(filter).with_filter(filter_fn(move |metadata| !is_trace(metadata)));
+    let spans = collector.map(traces::start).transpose()?;
+    let spans = spans.map(|tracer| tracing_opentelemetry::layer().with_tracer(tracer).with_filter(filter_fn(is_trace)));
+    let started = tracing_subscriber::registry().with(log).with(spans).try_init();
+    started.map_err(|error| anyhow!("cannot start the log: {error}"))?;
+    Ok(Telemetry(()))
 }
 
 #[cfg(test)]
@@ -46,7 +68,7 @@ mod tests {
 
     #[test]
     fn a_bad_filter_is_named() {
-        let error = init("reveille=loudly", LogFormat::Text).unwrap_err();
+        let error = init("reveille=loudly", LogFormat::Text, None).unwrap_err();
         assert!(format!("{error:#}").starts_with("bad log filter `reveille=loudly`: "), "{error:#}");
     }
 

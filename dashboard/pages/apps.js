@@ -1,8 +1,9 @@
 // An operator's choice of app: every other page then shows that app.
 
+import { makeApp } from "../commands.js";
 import { fill, h } from "../dom.js";
 import { moment } from "../format.js";
-import { command, emptyNotice, loading, problemNotice, relayUrl } from "../notice.js";
+import { emptyNotice, loading, problemNotice } from "../notice.js";
 
 export const TITLE = "Choose an app";
 const PAGE_APPS = 50;
@@ -69,7 +70,7 @@ export function show({ root, relay, session, signal, choose, query, fail }) {
     return emptyNotice(
       "There is no app yet",
       h("p", null, "Make one, then reload this list:"),
-      command(`curl ${relayUrl()}/v1/apps -H "Authorization: Bearer $(cat operator.key)" --json '{"name": "shop"}'`),
+      makeApp(),
       h("button", { type: "button", on: { click: load } }, "Look again"),
     );
   }

@@ -1,10 +1,11 @@
 // Credentials: which there are, whether the provider takes them, their breakers, and the mass brakes that wait for somebody to decide.
 
+import { putCredentials } from "../commands.js";
 import { badge } from "../badges.js";
 import { confirmed } from "../confirm.js";
 import { fill, h } from "../dom.js";
 import { ago, clock, counted, duration, transportName } from "../format.js";
-import { command, emptyNotice, loading, panel, problemNotice, relayUrl, scopeNotice } from "../notice.js";
+import { emptyNotice, loading, problemNotice, scopeNotice } from "../notice.js";
 import { repeat } from "../refresh.js";
 import { breakerBadge } from "./overview.js";
 
@@ -15,12 +16,16 @@ const WINDOWS = {
   restore: {
     word: "Restore them",
     title: "Make the devices active again?",
-    says: "All devices that got such a verdict since the window began are active again, and what waits for them is pushed at once. Choose it when the fault was found: a wrong environment, topic or project.",
+    says:
+      "All devices that got such a verdict since the window began are active again, and what waits for them is pushed " +
+      "at once. Choose it when the fault was found: a wrong environment, topic or project.",
   },
   confirm: {
     word: "They are dead",
     title: "Give the devices up?",
-    says: "The quarantined ones among them become gone: no pushes until each of them registers again. Choose it when the tokens are dead indeed. This cannot be taken back.",
+    says:
+      "The quarantined ones among them become gone: no pushes until each of them registers again. Choose it when the " +
+      "tokens are dead indeed. This cannot be taken back.",
   },
 };
 
@@ -33,7 +38,8 @@ export function show({ root, relay, signal, can, fail }) {
     h(
       "p",
       { class: "lead" },
-      "What the relay shows the providers. Neither a Firebase service account nor an APNs key expires by itself; either can be revoked, and then every push fails. Asking the provider costs nothing and reaches no phone.",
+      "What the relay shows the providers. Neither a Firebase service account nor an APNs key expires by itself; either " +
+        "can be revoked, and then every push fails. Asking the provider costs nothing and reaches no phone.",
     ),
     brakes,
     list,
@@ -80,9 +86,7 @@ export function show({ root, relay, signal, can, fail }) {
           h("code", null, "skipped: no credential"),
           ". Hand over what Google or Apple gave you:",
         ),
-        command(
-          `curl -X PUT ${relayUrl()}/v1/credentials/fcm -H "Authorization: Bearer $KEY" --json @service-account.json\ncurl -X PUT ${relayUrl()}/v1/credentials/apns -H "Authorization: Bearer $KEY" --json @apns-credential.json`,
-        ),
+        putCredentials(),
       );
     }
     return h("ul", { class: "cards wide" }, items.map(card));

@@ -1,9 +1,10 @@
 // The devices: found by user, installation id, feed or id, or listed by status, a page at a time.
 
+import { registerDevice } from "../commands.js";
 import { statusBadge, STATUSES } from "../badges.js";
 import { fill, h } from "../dom.js";
 import { ago, count, transportName } from "../format.js";
-import { command, emptyNotice, loading, problemNotice, relayUrl } from "../notice.js";
+import { emptyNotice, loading, problemNotice } from "../notice.js";
 import { repeat } from "../refresh.js";
 
 export const TITLE = "Devices";
@@ -21,8 +22,10 @@ export function show({ root, relay, signal, query, fail }) {
     status: STATUSES[query.get("status")] ? query.get("status") : "",
     cursor: query.get("cursor") ?? "",
   };
-  const link = parts =>
-    `#/devices?${new URLSearchParams(Object.entries({ ...asked, cursor: "", ...parts }).filter(([name, value]) => value && !(name === "by" && value === "any")))}`;
+  const link = parts => {
+    const wanted = Object.entries({ ...asked, cursor: "", ...parts });
+    return `#/devices?${new URLSearchParams(wanted.filter(([name, value]) => value && !(name === "by" && value === "any")))}`;
+  };
   const search = h("input", {
     type: "search",
     id: "q",
@@ -169,9 +172,7 @@ export function show({ root, relay, signal, query, fail }) {
     return emptyNotice(
       "No device is registered yet",
       h("p", null, "The backend registers its signed-in user’s device and hands the device token to the phone:"),
-      command(
-        `curl ${relayUrl()}/v1/devices -H "Authorization: Bearer $KEY" --json '{"installation_id": "my-pixel",\n  "transport": "fcm", "token": "THE-PUSH-TOKEN", "user": "17", "feeds": ["order:42"]}'`,
-      ),
+      registerDevice(),
     );
   }
 }

@@ -2,7 +2,7 @@
 
 import { badge, outcomeBadge, stateBadge } from "../badges.js";
 import { fill, h } from "../dom.js";
-import { ago, count, counted, duration, moment, transportName } from "../format.js";
+import { ago, clock, count, counted, duration, moment, transportName } from "../format.js";
 import { emptyNotice, loading, panel, problemNotice } from "../notice.js";
 import { repeat } from "../refresh.js";
 
@@ -206,7 +206,8 @@ function counters(devices) {
       note:
         targeted === 0
           ? "No device follows the feed, or none did when it was accepted."
-          : `${counted(targeted, "device")} targeted: they follow its feed, and did when it was accepted. One device may count in several; counted ${moment(devices.counted_at).textContent} UTC.`,
+          : `${counted(targeted, "device")} targeted: they follow its feed, and did when it was accepted. ` +
+            `One device may count in several; counted ${clock(devices.counted_at)} UTC.`,
     },
     targeted > 0 &&
       h(
@@ -214,7 +215,7 @@ function counters(devices) {
         {
           class: "stacked tall",
           role: "img",
-          "aria-label": `${devices.acked} acked, ${devices.fetched} fetched, ${devices.told} told, ${devices.pending} pending, of ${targeted}`,
+          "aria-label": `Of ${targeted}: ${["acked", "fetched", "told", "pending"].map(name => `${devices[name]} ${name}`).join(", ")}`,
         },
         segments.map(
           ([name, n]) =>

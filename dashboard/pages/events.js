@@ -1,9 +1,10 @@
 // The list of events, newest first, by feed if wanted. How far each has come costs the relay a count, so only rows on the screen ask.
 
+import { postEvent } from "../commands.js";
 import { stateBadge } from "../badges.js";
 import { fill, h } from "../dom.js";
 import { ago, now } from "../format.js";
-import { command, emptyNotice, loading, problemNotice, relayUrl } from "../notice.js";
+import { emptyNotice, loading, problemNotice } from "../notice.js";
 import { repeat } from "../refresh.js";
 import { meter } from "./event.js";
 
@@ -155,13 +156,7 @@ export function show({ root, relay, signal, query, fail }) {
         ),
         h("p", null, h("a", { href: "#/events" }, "All feeds")),
       );
-    return emptyNotice(
-      "There is no event yet",
-      h("p", null, "Append the first one:"),
-      command(
-        `curl ${relayUrl()}/v1/events -H "Authorization: Bearer $KEY" --json '{"feed": "order:42",\n  "type": "order.updated", "key": "order/42", "data": {"status": "packed"}}'`,
-      ),
-    );
+    return emptyNotice("There is no event yet", h("p", null, "Append the first one:"), postEvent());
   }
 }
 

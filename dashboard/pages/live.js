@@ -1,10 +1,11 @@
 // Live: what happens in the app, second by second, newest on top. Rows are replaced by their id, for an attempt is told when it starts
 // and again when it ends.
 
+import { postEvent } from "../commands.js";
 import { badge, KINDS, lookOf } from "../badges.js";
 import { fill, h, hear } from "../dom.js";
 import { clock, count, exact, now } from "../format.js";
-import { command, emptyNotice, loading, problemNotice, relayUrl } from "../notice.js";
+import { emptyNotice, loading, problemNotice } from "../notice.js";
 import { repeat } from "../refresh.js";
 
 export const TITLE = "Live";
@@ -174,8 +175,6 @@ function nothing(filtered) {
   return emptyNotice(
     "Nothing has happened yet",
     h("p", null, "Append an event to a feed that a device follows, and watch it here:"),
-    command(
-      `curl ${relayUrl()}/v1/events -H "Authorization: Bearer $KEY" --json '{"feed": "order:42",\n  "type": "order.updated", "key": "order/42", "data": {"status": "packed"}}'`,
-    ),
+    postEvent(),
   );
 }

@@ -1,9 +1,10 @@
 // The overview: from accepted events to phones that came, over time, and what is wrong right now.
 
+import { postEvent, registerDevice } from "../commands.js";
 import { badge, statusBadge, outcomeBadge, STATUSES, OUTCOMES } from "../badges.js";
 import { fill, h } from "../dom.js";
-import { ago, count, counted, duration, moment, now, share, transportName } from "../format.js";
-import { command, emptyNotice, loading, panel, problemNotice, relayUrl } from "../notice.js";
+import { ago, clock, count, counted, duration, moment, now, share, transportName } from "../format.js";
+import { emptyNotice, loading, panel, problemNotice } from "../notice.js";
 import { repeat } from "../refresh.js";
 import { funnel } from "./funnel.js";
 import { drawnCharts, troubled } from "./overview-charts.js";
@@ -12,7 +13,7 @@ export const TITLE = "Overview";
 export const SCOPES = ["events:read", "devices:read"];
 const EVERY_MS = 10_000;
 const SPANS = {
-  "24h": { word: "24 hours", spanMs: 86_400_000, stepS: 900 },
+  "24h": { word: "24 hours", spanMs: 86_400_000, stepS: 3600 },
   "7d": { word: "7 days", spanMs: 7 * 86_400_000, stepS: 7200 },
   // A minute less than the 30 days at most: clocks differ.
   "30d": { word: "30 days", spanMs: 30 * 86_400_000 - 60_000, stepS: 21_600 },
@@ -122,7 +123,9 @@ function upper(stats, span, empty) {
       panel(
         "What became of the news",
         {
-          note: `Counted since ${stats.since.slice(0, 16).replace("T", " ")} UTC, the last ${SPANS[span].word}; asked ${stats.until.slice(11, 19)} UTC, again every 10 s.`,
+          note:
+            `Counted since ${stats.since.slice(0, 16).replace("T", " ")} UTC, the last ${SPANS[span].word}; ` +
+            `asked ${clock(stats.until)} UTC, again every 10 s.`,
         },
         funnel(stats.transports),
       ),
@@ -317,15 +320,11 @@ function firstSteps({ devices: byStatus }) {
       null,
       registered
         ? "Devices are registered. Append an event to a feed that one of them follows:"
-        : "No device is registered yet. The backend registers its signed-in user’s device (POST /v1/devices), then appends an event to a feed it follows:",
+        : "No device is registered yet. The backend registers its signed-in user’s device, then appends an event to a " +
+            "feed that it follows:",
     ),
-    !registered &&
-      command(
-        `curl ${relayUrl()}/v1/devices -H "Authorization: Bearer $KEY" --json '{"installation_id": "my-pixel",\n  "transport": "fcm", "token": "THE-PUSH-TOKEN", "user": "17", "feeds": ["order:42"]}'`,
-      ),
-    command(
-      `curl ${relayUrl()}/v1/events -H "Authorization: Bearer $KEY" --json '{"feed": "order:42",\n  "type": "order.updated", "key": "order/42", "data": {"status": "out_for_delivery"}}'`,
-    ),
+    !registered && registerDevice(),
+    postEvent(),
     h(
       "p",
       null,

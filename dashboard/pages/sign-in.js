@@ -1,8 +1,8 @@
 // Sign-in: takes a key, asks the relay whose it is, and says why if it is nobody's.
 
+import { makeKey } from "../commands.js";
 import { mark, themeChoice } from "../chrome.js";
 import { fill, h } from "../dom.js";
-import { command, relayUrl } from "../notice.js";
 
 /** Shows the form; `reason` says why the last session ended, `keyGiven` is tried at once. */
 export function showSignIn({ signIn, reason, keyGiven, signal }) {
@@ -103,9 +103,7 @@ export function showSignIn({ signIn, reason, keyGiven, signal }) {
             h("code", null, "reveille init"),
             " made. With it, make an app key that may read:",
           ),
-          command(
-            `curl ${relayUrl()}/v1/apps/APP/keys -H "Authorization: Bearer $(cat operator.key)" \\\n  --json '{"name": "dashboard", "scopes": ["events:read", "devices:read"]}'`,
-          ),
+          makeKey(),
         ),
         themeChoice(),
       ),

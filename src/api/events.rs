@@ -29,6 +29,7 @@ use crate::{
     },
     secret,
     store::{Accept, Accepted, EventCounts, EventState, Idempotency, StoredEvent},
+    telemetry::traces,
     transport,
 };
 
@@ -76,6 +77,8 @@ pub async fn accept(
     }
     let traceparent =
         header(&headers, "traceparent").filter(|value| value.len() == TRACEPARENT_CHARS).map(str::to_owned);
+    // Where traces are collected, what follows goes on from this request, and not beside it.
+    let traceparent = traces::here().or(traceparent);
     let (events, replayed) = match api.store.accept(Accept { app, idempotency, events, traceparent }).await? {
         Accepted::New(events) => (events, false),
         Accepted::Replayed(events) => (events, true),

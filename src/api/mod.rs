@@ -22,6 +22,7 @@ mod snapshots;
 mod stats;
 mod sync;
 mod timeline;
+mod traced;
 
 use std::{
     any::Any,
@@ -198,6 +199,7 @@ fn wrap(routes: Router<Api>, api: Api) -> Router {
         })
         .with_state(api)
         .layer(CatchPanicLayer::custom(panicked))
+        .layer(middleware::from_fn(traced::trace))
         .layer(middleware::from_fn_with_state(metrics, counted::count))
         .layer(TraceLayer::new_for_http().make_span_with(span))
         .layer(PropagateRequestIdLayer::new(REQUEST_ID))

@@ -9,6 +9,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use serde::{Deserialize, Serialize};
+use tracing::Span;
 use utoipa::{IntoParams, ToSchema};
 
 use super::{
@@ -30,7 +31,28 @@ use crate::{
     },
     secret,
     store::{Feed, Page, PageEntry, PageRequest, Paged, Poller, Visit},
+    telemetry::traces,
 };
+
+/// The end of the way of each update on a page, in the update's own trace.
+fn tell_traces(poller: &Poller, page: &Page, wake: Option<WakeId>) {
+    let request = Span::current();
+    for entry in &page.entries {
+        let PageEntry::Event(stored) = entry else { continue };
+        let Some(parent) = &stored.traceparent else { continue };
+        let span = tracing::info_span!(
+            target: traces::TARGET,
+            "fetched",
+            reveille.app = %poller.app,
+            reveille.device = %poller.device,
+            reveille.event = %stored.event.id,
+            reveille.position = stored.event.position.0,
+            reveille.wake = wake.map(display),
+        );
+        traces::continue_from(&span, parent);
+        traces::link(&span, &request);
+    }
+}
 
 #[derive(Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
@@ -101,6 +123,9 @@ pub async fn sync(
     };
     let (fetched, acked) = reached(page.through);
     let missed = api.visit(&poller, fetched, acked, query.wake()).await?;
+    if traces::are_on() && !query.peek {
+        tell_traces(&poller, &page, query.wake());
+    }
     Ok(api.answer(&headers, page, &scope, &poller.settings, Some((&poller, missed)), (after, limit)))
 }
 
@@ -404,7 +429,7 @@ pub enum EntryView<'a> {
 impl<'a> EntryView<'a> {
     fn of(entry: &'a PageEntry) -> Self {
         match entry {
-            PageEntry::Event(event) => Self::Event(EventView::of(event)),
+            PageEntry::Event(stored) => Self::Event(EventView::of(&stored.event)),
             PageEntry::Followed { feed, position } => {
                 Self::Followed { kind: "reveille.followed", feed, position: *position, snapshot: feed_snapshot(feed) }
             }

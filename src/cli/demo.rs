@@ -47,7 +47,7 @@ pub struct DemoArgs {
 /// # Errors
 /// When a phone does not have the true state in the end, naming it; or when something could not be set up.
 pub async fn run(args: DemoArgs) -> anyhow::Result<()> {
-    telemetry::init(&args.log, LogFormat::Text)?;
+    let _telemetry = telemetry::init(&args.log, LogFormat::Text, None)?;
     let started = Instant::now();
     let deadline = started + DEADLINE;
     let screen = Screen::new();

@@ -27,7 +27,8 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<()> {
         return Ok(());
     }
     config.require_master_key()?;
-    telemetry::init(&config.log, config.log_format)?;
+    let collector = config.otlp_url.as_deref();
+    let _telemetry = telemetry::init(&config.log, config.log_format, collector)?;
     let relay = Relay::start(&config, fault::clock(), StoreOptions::default(), Background::Runs).await?;
     if config.operator_key.is_none() {
         tracing::warn!("there is no operator key: apps and app keys cannot be made (REVEILLE_OPERATOR_KEY)");

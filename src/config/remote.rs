@@ -62,7 +62,7 @@ impl Remote {
                 found.unwrap_or_else(|| given(String::new(), Origin::Default))
             }
         };
-        Ok(Self { url: super::public_url(&given)?, app_key: app_key.into() })
+        Ok(Self { url: super::web_url(&given)?, app_key: app_key.into() })
     }
 }
 

@@ -24,7 +24,7 @@ pub const ADMIN_LISTEN: Setting = plain(
     "admin_listen",
     "REVEILLE_ADMIN_LISTEN",
     None,
-    "Address and port that serves readiness detail without a key; keep it private",
+    "Address and port that serves readiness detail and metrics without a key; keep it private",
 );
 /// What phones are told to poll.
 pub const PUBLIC_URL: Setting = plain(
@@ -116,6 +116,14 @@ pub const LOG: Setting = plain(
 pub const LOG_FORMAT: Setting =
     plain("log_format", "REVEILLE_LOG_FORMAT", Some("text"), "How it is logged: `text` or `json`");
 
+/// Where traces go.
+pub const OTLP_URL: Setting = plain(
+    "otlp_url",
+    "REVEILLE_OTLP_URL",
+    None,
+    "A collector of OpenTelemetry traces (OTLP over HTTP), such as `http://127.0.0.1:4318`; none are made when not set",
+);
+
 /// All settings, in the order in which they are shown.
 pub const SETTINGS: &[Setting] = &[
     LISTEN,
@@ -133,6 +141,7 @@ pub const SETTINGS: &[Setting] = &[
     LEASE_S,
     LOG,
     LOG_FORMAT,
+    OTLP_URL,
 ];
 
 /// The flags every command that needs a configuration takes; each is stronger than environment and file.
@@ -169,6 +178,8 @@ pub struct Flags {
     pub log: Option<String>,
     #[arg(long, value_name = "FORMAT", help = LOG_FORMAT.about)]
     pub log_format: Option<String>,
+    #[arg(long, value_name = "URL", help = OTLP_URL.about)]
+    pub otlp_url: Option<String>,
 }
 
 impl Flags {
@@ -188,6 +199,7 @@ impl Flags {
             "lease_s" => self.lease_s.as_ref(),
             "log" => self.log.as_ref(),
             "log_format" => self.log_format.as_ref(),
+            "otlp_url" => self.otlp_url.as_ref(),
             _ => None,
         }
     }

@@ -13,6 +13,7 @@ use std::{
 };
 
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tracing::{Instrument as _, Span};
 
 pub use self::janitor::Janitor;
 use self::{send::Sender, turns::Turns};
@@ -22,6 +23,7 @@ use crate::{
         time::{Clock, Timestamp},
     },
     store::{Call, Claimed, FanOut, Queue, Result, Store},
+    telemetry::traces,
     transport::Transports,
 };
 
@@ -75,6 +77,25 @@ impl Step {
             (Self::Idle(one), Self::Idle(other)) => Self::Idle(one.into_iter().chain(other).min()),
         }
     }
+}
+
+/// A try of a wake in the trace of the event that it announces.
+fn wake_span(call: &Call) -> Span {
+    let span = tracing::info_span!(
+        target: traces::TARGET,
+        "wake",
+        reveille.app = %call.app,
+        reveille.device = %call.device,
+        reveille.wake = %call.trigger.wake,
+        reveille.attempt = %call.attempt,
+        reveille.class = call.wake_class.as_str(),
+        reveille.head = call.trigger.head.0,
+        reveille.try = call.tries,
+    );
+    if let Some(parent) = call.traceparent.as_ref().filter(|_| traces::are_on()) {
+        traces::continue_from(&span, parent);
+    }
+    span
 }
 
 impl Dispatcher {
@@ -158,11 +179,13 @@ impl Dispatcher {
             self.transports.called(&key);
             let (sender, metrics) = (self.sender.clone(), self.store.metrics().clone());
             metrics.under_way(1);
-            self.tasks.spawn(async move {
+            let span = wake_span(&call);
+            let sending = async move {
                 sender.send(call, key).await;
                 metrics.under_way(-1);
                 drop(turn);
-            });
+            };
+            self.tasks.spawn(sending.instrument(span));
         }
     }
 

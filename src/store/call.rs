@@ -47,6 +47,8 @@ pub struct Call {
     pub cancel_on: CancelOn,
     /// What counts as reaching it.
     pub confirm: Confirm,
+    /// The trace of the event that it announces (W3C Trace Context), if it has one.
+    pub traceparent: Option<String>,
 }
 
 impl Call {

@@ -11,7 +11,7 @@ use serde::Serialize;
 use super::{
     Result, Store,
     call::Call,
-    db::{Each, Json, Tx, Word, rows},
+    db::{Each, Json, Tx, Word, row, rows},
     history::{self, Lost},
     levels::{self, Key, Level},
     standing::{self, About, Standing, Waiting, select_standings},
@@ -295,6 +295,7 @@ impl Store {
             token_version: standing.token_version,
             cancel_on: about.candidate.cancel_on,
             confirm: standing.confirm.0,
+            traceparent: None,
         }
     }
 }
@@ -445,6 +446,16 @@ async fn waiting_alerts(tx: &mut Tx, due: &[Standing], now: Timestamp) -> Result
         .collect())
 }
 
+row! {
+    /// What a call says of the event that it announces.
+    struct Described {
+        feed: Word<FeedName>,
+        href: Option<String>,
+        wake: Json<WakeSpec>,
+        traceparent: Option<String>,
+    }
+}
+
 /// Fills in what the wakes' events say: the link, and the feed and text of alerts.
 async fn describe(tx: &mut Tx, calls: &mut [Call]) -> Result<()> {
     #[derive(Serialize)]
@@ -453,19 +464,20 @@ async fn describe(tx: &mut Tx, calls: &mut [Call]) -> Result<()> {
         position: Position,
     }
     let at: Vec<At> = calls.iter().map(|call| At { app: call.app, position: call.trigger.head }).collect();
-    type Row = (Word<AppId>, i64, Word<FeedName>, Option<String>, Json<WakeSpec>);
-    let sql = "select e.app_id, e.position, e.feed, e.href, e.wake from jsonb_each($1) r cross join events e
+    type Row = (Word<AppId>, i64, Described);
+    let sql =
+        "select e.app_id, e.position, e.feed, e.href, e.wake, e.traceparent from jsonb_each($1) r cross join events e
                where e.app_id = r.value->>'app' and e.position = cast(r.value->>'position' as bigint)";
-    let found: HashMap<(AppId, i64), (FeedName, Option<String>, WakeSpec)> =
-        (tx.fetch_all::<Row>(sql, (rows(&at)?,)).await?.into_iter())
-            .map(|(app, position, feed, href, wake)| ((app.0, position), (feed.0, href, wake.0)))
-            .collect();
+    let found: HashMap<(AppId, i64), Described> = (tx.fetch_all::<Row>(sql, (rows(&at)?,)).await?.into_iter())
+        .map(|(app, position, event)| ((app.0, position), event))
+        .collect();
     for call in calls {
-        if let Some((feed, href, wake)) = found.get(&(call.app, call.trigger.head.0)) {
-            call.trigger.href.clone_from(href);
+        if let Some(event) = found.get(&(call.app, call.trigger.head.0)) {
+            call.trigger.href.clone_from(&event.href);
+            call.traceparent.clone_from(&event.traceparent);
             if call.wake_class == Class::Alert {
-                call.trigger.alert.clone_from(&wake.alert);
-                call.trigger.feed.get_or_insert_with(|| feed.clone());
+                call.trigger.alert.clone_from(&event.wake.0.alert);
+                call.trigger.feed.get_or_insert_with(|| event.feed.0.clone());
             }
         }
     }

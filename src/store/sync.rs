@@ -10,7 +10,6 @@ use super::{
 };
 use crate::{
     domain::{
-        event::Event,
         feed::{FeedName, Position},
         id::{AppId, DeviceId},
         limits,
@@ -31,7 +30,7 @@ pub struct PageRequest {
 #[derive(Debug, Clone)]
 pub enum PageEntry {
     /// An event.
-    Event(Box<Event>),
+    Event(Box<StoredEvent>),
     /// The device has come to follow a feed; what is older is in its snapshot.
     Followed {
         /// The feed.
@@ -45,7 +44,7 @@ impl PageEntry {
     /// Its place in the order.
     pub fn position(&self) -> Position {
         match self {
-            Self::Event(event) => event.position,
+            Self::Event(stored) => stored.event.position,
             Self::Followed { position, .. } => *position,
         }
     }
@@ -315,7 +314,7 @@ async fn next(tx: &mut Tx, sql: Sql, values: impl Values) -> Result<Vec<(PageEnt
     };
     let entry = |row: EventRow| {
         let bytes = row.bytes;
-        Ok::<_, Error>((PageEntry::Event(Box::new(StoredEvent::try_from(row)?.event)), bytes))
+        Ok::<_, Error>((PageEntry::Event(Box::new(StoredEvent::try_from(row)?)), bytes))
     };
     tx.fetch_while(sql, values, fits).await?.into_iter().map(entry).collect()
 }

@@ -24,6 +24,7 @@ use std::{
 
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
+use tracing::{Instrument as _, field::Empty};
 use url::Url;
 
 pub use breakers::RestingCredential;
@@ -39,7 +40,10 @@ use crate::domain::{
     push::{Reply, Target, Trigger},
     time::Clock,
 };
-use crate::metrics::{Metrics, Traffic};
+use crate::{
+    metrics::{Metrics, Traffic},
+    telemetry::traces,
+};
 use breakers::Breakers;
 use provider::{Provider, Way};
 
@@ -117,7 +121,22 @@ impl Transports {
     /// One call to the provider; it always ends within the call timeout.
     pub async fn send(&self, key: &LaneKey, credential: &Credential, target: &Target, trigger: &Trigger) -> Reply {
         let deadline = Instant::now() + self.shared.call_timeout;
-        let reply = self.entry(key, credential).provider.send(target, trigger, &self.shared.way, deadline).await;
+        let span = tracing::info_span!(
+            target: traces::TARGET,
+            "call",
+            otel.name = format!("push over {}", key.transport),
+            otel.kind = "client",
+            reveille.transport = key.transport.as_str(),
+            reveille.outcome = Empty,
+            reveille.reason = Empty,
+            http.response.status_code = Empty,
+        );
+        let entry = self.entry(key, credential);
+        let sending = entry.provider.send(target, trigger, &self.shared.way, deadline);
+        let reply = sending.instrument(span.clone()).await;
+        span.record("reveille.outcome", reply.meaning.outcome().as_str());
+        span.record("reveille.reason", reply.reason.as_deref());
+        span.record("http.response.status_code", reply.status);
         // What is heard of a credential that has been replaced or deleted meanwhile is of no interest.
         if self.shared.lanes.read().unwrap_or_else(PoisonError::into_inner).contains_key(key) {
             self.shared.breakers.heard(key, &reply, self.shared.way.now());

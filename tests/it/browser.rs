@@ -226,14 +226,17 @@ async fn somebody_asks_why_a_phone_is_behind_and_sees_a_test_event_arrive() {
     browser.go("#/devices?q=phone-03").await;
     browser.find("//a[contains(., 'phone-03')]").await.click().await.unwrap();
     browser.find("//h1[text()='phone-03']").await;
-    browser.find("//button[contains(., 'Background test')]").await.click().await.unwrap();
+    browser.find("//button[contains(., 'Send background')]").await.click().await.unwrap();
     browser.says("after the accept").await;
     browser.says("Up to date").await;
     browser.picture("test-event").await;
 
-    for (page, words) in
-        [("live", "attempt"), ("events", "courier.moved"), ("devices", "phone-20"), ("credentials", "default")]
-    {
+    for (page, words) in [
+        ("live", "was given everything"),
+        ("events", "courier.moved"),
+        ("devices", "phone-20"),
+        ("credentials", "default"),
+    ] {
         browser.go(&format!("#/{page}")).await;
         browser.says(words).await;
         browser.picture(page).await;

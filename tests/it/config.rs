@@ -118,6 +118,7 @@ fn every_setting_is_read_from_the_environment_and_from_the_file() {
         ("lease_s", "30"),
         ("log", "debug"),
         ("log_format", "json"),
+        ("otlp_url", "http://127.0.0.1:4318"),
     ];
     assert_eq!(SETTINGS.iter().map(|setting| setting.name).collect::<Vec<_>>(), values.map(|(name, _)| name));
     let origin = |machine: &Machine, name: &str| {

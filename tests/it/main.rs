@@ -53,6 +53,7 @@ mod support;
 mod tidy;
 mod timeline;
 mod token_life;
+mod traces;
 mod waking;
 mod why;
 

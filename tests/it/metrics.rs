@@ -181,7 +181,7 @@ fn dashboard_rules_and_table_name_what_there_is() {
     assert!(asked.len() > 20, "{asked:?}");
     let rules: BTreeSet<String> = (operations("alerts.yaml").lines())
         .filter(|line| !line.trim_start().starts_with('#'))
-        .flat_map(|line| named(line))
+        .flat_map(named)
         .collect();
     for name in asked.iter().chain(&rules) {
         assert!(names.contains(name), "{name} is asked for, and there is no such metric");

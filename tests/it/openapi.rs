@@ -96,7 +96,8 @@ fn what_breaks_clients_is_found() {
         breaks(&old, &new)
     };
     assert_eq!(broken_by(&|_| {}), Vec::<String>::new());
-    let cases: [(&str, &dyn Fn(&mut Value)); 6] = [
+    type Case<'a> = (&'a str, &'a dyn Fn(&mut Value));
+    let cases: [Case<'_>; 6] = [
         ("GET /v1/stats is gone", &|new| drop(new["paths"].as_object_mut().unwrap().remove("/v1/stats"))),
         ("Attempt.reason is gone", &|new| {
             drop(new["components"]["schemas"]["Attempt"]["properties"].as_object_mut().unwrap().remove("reason"));

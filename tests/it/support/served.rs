@@ -32,11 +32,16 @@ impl Drop for Served {
 impl Served {
     /// The real binary, once it is ready.
     pub async fn start(folder: &Path, sim: &Sim, port: u16, lease_s: u64) -> Self {
-        Self::doomed(folder, sim, port, lease_s, "").await
+        Self::with(folder, sim, port, lease_s, &[]).await
     }
 
     /// One that dies at a fault point.
     pub async fn doomed(folder: &Path, sim: &Sim, port: u16, lease_s: u64, point: &str) -> Self {
+        Self::with(folder, sim, port, lease_s, &[("REVEILLE_FAULT", point)]).await
+    }
+
+    /// One with more in its environment.
+    pub async fn with(folder: &Path, sim: &Sim, port: u16, lease_s: u64, more: &[(&str, &str)]) -> Self {
         std::fs::write(folder.join("ca.pem"), sim.ca_pem()).unwrap();
         let database = Database::of(folder).await;
         let child = Command::new(env!("CARGO_BIN_EXE_reveille"))
@@ -53,8 +58,8 @@ impl Served {
                 ("REVEILLE_EXTRA_CA", "ca.pem".into()),
                 ("REVEILLE_LEASE_S", lease_s.to_string()),
                 ("REVEILLE_LOG", "warn".into()),
-                ("REVEILLE_FAULT", point.into()),
             ])
+            .envs(more.iter().copied())
             .stdin(Stdio::null())
             .spawn()
             .unwrap();
