@@ -27,6 +27,8 @@ mod breakers;
 mod browser;
 mod causes;
 mod chaos;
+mod cli_lists;
+mod cli_operator;
 mod config;
 mod crash;
 mod crash_matrix;
