@@ -12,6 +12,7 @@ pub mod init;
 mod keys;
 mod migrate_store;
 mod screen;
+mod send;
 mod serve;
 pub mod sim;
 mod table;
@@ -45,6 +46,8 @@ enum Command {
     Apps(apps::AppsArgs),
     /// List the keys of an app, or make or revoke one
     Keys(keys::KeysArgs),
+    /// Append one event to a feed, or send a test event to one device
+    Send(send::SendArgs),
     /// List devices and how they stand
     Devices(devices::DevicesArgs),
     /// List events, newest first, and how far they have come
@@ -90,6 +93,7 @@ async fn obey(command: Command) -> anyhow::Result<Exit> {
         Command::Serve(args) => serve::run(args).await?,
         Command::Apps(args) => apps::run(args).await?,
         Command::Keys(args) => keys::run(args).await?,
+        Command::Send(args) => send::run(args).await?,
         Command::Devices(args) => devices::run(args).await?,
         Command::Events(args) => events::run(args).await?,
         Command::Why(args) => why::run(args).await?,

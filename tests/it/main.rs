@@ -29,6 +29,7 @@ mod causes;
 mod chaos;
 mod cli_lists;
 mod cli_operator;
+mod cli_send;
 mod config;
 mod crash;
 mod crash_matrix;
