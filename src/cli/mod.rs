@@ -16,6 +16,7 @@ mod send;
 mod serve;
 pub mod sim;
 mod table;
+mod tail;
 mod text;
 mod why;
 
@@ -48,6 +49,8 @@ enum Command {
     Keys(keys::KeysArgs),
     /// Append one event to a feed, or send a test event to one device
     Send(send::SendArgs),
+    /// Show what happens in an app while it happens
+    Tail(tail::TailArgs),
     /// List devices and how they stand
     Devices(devices::DevicesArgs),
     /// List events, newest first, and how far they have come
@@ -94,6 +97,7 @@ async fn obey(command: Command) -> anyhow::Result<Exit> {
         Command::Apps(args) => apps::run(args).await?,
         Command::Keys(args) => keys::run(args).await?,
         Command::Send(args) => send::run(args).await?,
+        Command::Tail(args) => tail::run(args).await?,
         Command::Devices(args) => devices::run(args).await?,
         Command::Events(args) => events::run(args).await?,
         Command::Why(args) => why::run(args).await?,

@@ -30,6 +30,7 @@ mod chaos;
 mod cli_lists;
 mod cli_operator;
 mod cli_send;
+mod cli_tail;
 mod config;
 mod crash;
 mod crash_matrix;
