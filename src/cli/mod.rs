@@ -10,6 +10,7 @@ mod exit;
 mod given;
 pub mod init;
 mod keys;
+mod listen;
 mod migrate_store;
 mod screen;
 mod send;
@@ -57,6 +58,8 @@ enum Command {
     Events(events::EventsArgs),
     /// Show what happened to a device, and why it did or did not update
     Why(why::WhyArgs),
+    /// Follow a device's feeds as a phone does
+    Listen(listen::ListenArgs),
     /// Run simulators of APNs, FCM and Google's token endpoint, and virtual phones; or a fleet in virtual time
     Sim(sim::SimArgs),
     /// Copy the SQLite database to a file while the relay goes on
@@ -101,6 +104,7 @@ async fn obey(command: Command) -> anyhow::Result<Exit> {
         Command::Devices(args) => devices::run(args).await?,
         Command::Events(args) => events::run(args).await?,
         Command::Why(args) => why::run(args).await?,
+        Command::Listen(args) => listen::run(args).await?,
         Command::Sim(args) => sim::run(args).await?,
         Command::Backup(args) => backup::run(args).await?,
         Command::MigrateStore(args) => migrate_store::run(args).await?,

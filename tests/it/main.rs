@@ -27,6 +27,7 @@ mod breakers;
 mod browser;
 mod causes;
 mod chaos;
+mod cli_listen;
 mod cli_lists;
 mod cli_operator;
 mod cli_send;
