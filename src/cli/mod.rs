@@ -3,6 +3,7 @@
 mod apps;
 mod ask;
 mod backup;
+mod check;
 mod demo;
 mod devices;
 mod events;
@@ -42,6 +43,8 @@ enum Command {
     Demo(demo::DemoArgs),
     /// Make a configuration file, a master key and an operator key
     Init(init::InitArgs),
+    /// Look at configuration, database, relay, credentials, clocks and certificates before and while a relay runs
+    Check(check::CheckArgs),
     /// Run the relay
     Serve(serve::ServeArgs),
     /// List the apps of a relay, or make, change or delete one
@@ -96,6 +99,7 @@ async fn obey(command: Command) -> anyhow::Result<Exit> {
     match command {
         Command::Demo(args) => demo::run(args).await?,
         Command::Init(args) => init::run(args)?,
+        Command::Check(args) => return check::run(args).await,
         Command::Serve(args) => serve::run(args).await?,
         Command::Apps(args) => apps::run(args).await?,
         Command::Keys(args) => keys::run(args).await?,

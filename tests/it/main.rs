@@ -27,6 +27,8 @@ mod breakers;
 mod browser;
 mod causes;
 mod chaos;
+mod cli_check;
+mod cli_check_https;
 mod cli_listen;
 mod cli_lists;
 mod cli_operator;
