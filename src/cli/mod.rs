@@ -13,6 +13,7 @@ pub mod init;
 mod keys;
 mod listen;
 mod migrate_store;
+mod progress;
 mod screen;
 mod send;
 mod serve;
