@@ -15,7 +15,7 @@ use url::Url;
 use crate::telemetry::LogFormat;
 pub use layers::{FILE_NAME, Origin};
 use layers::{Given, Layers, without_password};
-pub use remote::Remote;
+pub use remote::{Remote, Wanted, Way};
 pub use settings::{Flags, SETTINGS, Setting};
 
 mod layers;
@@ -71,6 +71,8 @@ pub struct Config {
     pub log: String,
     /// How the log is written.
     pub log_format: LogFormat,
+    /// The files that secrets were read from, for `check`, which looks at who else can read them.
+    pub secret_files: BTreeSet<PathBuf>,
     /// What `print` shows, one line per setting, secrets masked.
     lines: Vec<String>,
 }
@@ -111,10 +113,25 @@ pub enum ConfigError {
     /// A command that asks a relay needs an app key.
     #[error("there is no app key: set REVEILLE_APP_KEY, or name a file that holds it with --key-file")]
     NoAppKey,
-    /// The file that should hold an app key cannot be read.
-    #[error("cannot read the app key from {}: {source}", path.display())]
+    /// A command that makes apps and keys needs the operator key.
+    #[error(
+        "there is no operator key: set REVEILLE_OPERATOR_KEY or REVEILLE_OPERATOR_KEY_FILE, or name a file with --key-file"
+    )]
+    NoOperatorKey,
+    /// A command that polls as a device does needs its token.
+    #[error(
+        "there is no device token: set REVEILLE_DEVICE_TOKEN, or name a file that holds it with --token-file, or have a \
+         device made with --register"
+    )]
+    NoDeviceToken,
+    /// The file that should hold a key cannot be read.
+    #[error("cannot read the key from {}: {source}", path.display())]
     #[expect(missing_docs, reason = "the message says it")]
     NoKeyFile { path: PathBuf, source: std::io::Error },
+    /// The file that should hold a key holds nothing.
+    #[error("there is no key in {}", path.display())]
+    #[expect(missing_docs, reason = "the message says it")]
+    EmptyKeyFile { path: PathBuf },
 }
 
 impl Config {
@@ -134,7 +151,7 @@ impl Config {
     pub fn load(flags: &Flags, env: impl Fn(&str) -> Option<String>, folder: &Path) -> Result<Self, ConfigError> {
         use settings as s;
         let layers = Layers::read(flags, env, folder)?;
-        let mut seen = Seen { layers, lines: Vec::new() };
+        let mut seen = Seen { layers, secret_files: BTreeSet::new(), lines: Vec::new() };
         let listen = seen.required(s::LISTEN, "", address)?;
         Ok(Self {
             listen,
@@ -151,6 +168,7 @@ impl Config {
             lease_s: seen.required(s::LEASE_S, "", lease_s)?,
             log: seen.required(s::LOG, "", log_filter)?,
             log_format: seen.required(s::LOG_FORMAT, "", |given| given.text.parse().map_err(|why| given.bad(why)))?,
+            secret_files: seen.secret_files,
             lines: seen.lines,
         })
     }
@@ -178,6 +196,7 @@ fn variable(name: &str) -> Option<String> {
 /// Reads settings and keeps the lines that `print` shows.
 struct Seen<'a, E> {
     layers: Layers<'a, E>,
+    secret_files: BTreeSet<PathBuf>,
     lines: Vec<String>,
 }
 
@@ -220,6 +239,11 @@ impl<E: Fn(&str) -> Option<String>> Seen<'_, E> {
         self.line(as_file, from(as_file));
         let Some(given) = given else { return Ok(None) };
         let text = if given.setting.secret { given.text.clone() } else { read(&given)? };
+        self.secret_files.extend(match &given.origin {
+            _ if !given.setting.secret => Some(given.path()),
+            Origin::File(path) => Some(path.clone()),
+            _ => None,
+        });
         let secret = SecretString::from(text.trim());
         parse(&secret).map(Some).map_err(|why| given.bad(why))
     }

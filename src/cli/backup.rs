@@ -1,10 +1,13 @@
 //! `reveille backup` and `reveille epoch`: a copy of the database, and a new line of history after one was restored.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, sync::OnceLock};
 
 use secrecy::ExposeSecret as _;
 
-use super::screen::Screen;
+use super::{
+    progress::{Progress, Unit},
+    screen::Screen,
+};
 use crate::{config::Flags, store};
 
 /// Which database.
@@ -54,7 +57,15 @@ pub struct BumpArgs {
 /// # Errors
 /// There is no such database, it is PostgreSQL's, or the file exists or cannot be written.
 pub async fn run(args: BackupArgs) -> anyhow::Result<()> {
-    store::back_up(args.which.url()?.expose_secret(), &args.file).await?;
+    let url = args.which.url()?;
+    // A small database is copied before anybody would look at a bar.
+    let bar: OnceLock<Progress> = OnceLock::new();
+    let tell = |done, of| bar.get_or_init(|| Progress::new(of, Unit::Bytes)).reach(done);
+    let copied = store::back_up(url.expose_secret(), &args.file, tell).await;
+    if let Some(bar) = bar.into_inner() {
+        bar.end();
+    }
+    copied?;
     let screen = Screen::new();
     screen.line(format!("{} holds the whole database as of now.", args.file.display()));
     screen.line("Keep the master key with it: without it nobody can serve the copy.");

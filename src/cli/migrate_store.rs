@@ -4,7 +4,10 @@ use std::{cell::RefCell, collections::BTreeMap};
 
 use secrecy::{ExposeSecret as _, SecretString};
 
-use super::screen::Screen;
+use super::{
+    progress::{Progress, Unit},
+    screen::Screen,
+};
 use crate::{
     domain::time::Clock,
     store::{Moving, migrate},
@@ -31,19 +34,42 @@ pub struct MigrateStoreArgs {
 pub async fn run(args: MigrateStoreArgs) -> anyhow::Result<()> {
     let screen = Screen::new();
     let copied: RefCell<BTreeMap<String, usize>> = RefCell::default();
+    let bar: RefCell<Option<Progress>> = RefCell::default();
     let tell = |moving: Moving<'_>| match moving {
+        Moving::Begun(rows) => {
+            let rows = u64::try_from(rows).unwrap_or_default();
+            bar.replace(Some(Progress::new(rows, Unit::Things("rows"))));
+        }
         Moving::Copied(table, rows) => {
-            let mut copied = copied.borrow_mut();
+            let (bar, mut copied) = (bar.borrow(), copied.borrow_mut());
             let all = copied.entry(table.to_owned()).or_default();
             let before = *all / LINE_EVERY;
             *all += rows;
-            if *all / LINE_EVERY > before {
-                screen.line(format!("{table:<16} {all:>12} rows so far"));
+            match bar.as_ref().filter(|bar| bar.is_seen()) {
+                Some(bar) => {
+                    bar.advance(rows as u64);
+                    bar.say(format!("copying {table}"));
+                }
+                None if *all / LINE_EVERY > before => screen.line(format!("{table:<16} {all:>12} rows so far")),
+                None => {}
             }
         }
-        Moving::Verified(table, rows) => screen.line(format!("{table:<16} {rows:>12} rows, the same on both sides")),
+        Moving::Verified(table, rows) => {
+            let line = || screen.line(format!("{table:<16} {rows:>12} rows, the same on both sides"));
+            match bar.borrow().as_ref() {
+                Some(bar) => {
+                    bar.say("comparing");
+                    bar.above(line);
+                }
+                None => line(),
+            }
+        }
     };
-    migrate(&args.from, args.to.expose_secret(), &Clock::System, tell).await?;
+    let moved = migrate(&args.from, args.to.expose_secret(), &Clock::System, tell).await;
+    if let Some(bar) = bar.take() {
+        bar.end();
+    }
+    moved?;
     screen.line("\nDone. Serve the PostgreSQL database with the same master key, and leave the file alone: cursors of");
     screen.line("phones are good at either, but what one of them accepts the other does not know.");
     Ok(())

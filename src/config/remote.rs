@@ -1,68 +1,109 @@
-//! What a command needs that asks a running relay: where it is, and an app key. No configuration is needed, but one is looked at.
+//! What a command needs that asks a running relay: where it is, and a key. No configuration is needed, but one is looked at.
 
 use std::path::{Path, PathBuf};
 
-use secrecy::SecretString;
+use secrecy::{ExposeSecret, SecretString};
 
 use super::{
     ConfigError, Flags, Origin,
     layers::{Given, Layers},
-    settings::{LISTEN, PUBLIC_URL},
+    settings::{LISTEN, OPERATOR_KEY, OPERATOR_KEY_FILE, PUBLIC_URL},
 };
 
 /// The environment variable of the app key; it is no setting of the relay.
 const APP_KEY: &str = "REVEILLE_APP_KEY";
+/// The environment variable of a device token.
+const DEVICE_TOKEN: &str = "REVEILLE_DEVICE_TOKEN";
 
-/// A relay, and the key to one of its apps. `Debug` does not show the key.
+/// What flags say about the relay that is asked.
+#[derive(Debug, Clone, Default)]
+pub struct Way {
+    /// Its URL.
+    pub url: Option<String>,
+    /// A file that holds the key.
+    pub key_file: Option<PathBuf>,
+    /// The configuration file.
+    pub config: Option<PathBuf>,
+}
+
+/// Which key a command asks with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wanted {
+    /// An app's, else the operator's.
+    App,
+    /// The operator's.
+    Operator,
+    /// A device's token.
+    Device,
+}
+
+/// A relay, and a key to it. `Debug` does not show the key.
 #[derive(Debug)]
 pub struct Remote {
     /// Where the relay is, without a slash at its end.
     pub url: String,
-    /// The app key.
-    pub app_key: SecretString,
+    /// The key.
+    pub key: SecretString,
 }
 
 impl Remote {
-    /// From the flags of a command, else from this process' environment, else from the configuration file in its folder.
+    /// From the flags of a command, else from this process' environment, else from the configuration file.
     ///
     /// # Errors
     /// As [`Remote::load`].
-    pub fn of_process(url: Option<&str>, key_file: Option<&Path>) -> Result<Self, ConfigError> {
-        Self::load(url, key_file, super::variable, Path::new(""))
+    pub fn of_process(way: &Way, wanted: Wanted) -> Result<Self, ConfigError> {
+        Self::load(way, wanted, super::variable, Path::new(""))
     }
 
     /// Resolves both. `env` looks a variable up; relative paths count from `folder`.
     ///
     /// # Errors
-    /// There is no app key or its file cannot be read; the URL is none; or, without `url`, the configuration file is wrong.
+    /// There is no such key or its file cannot be read; the URL is none; or the configuration file is needed and wrong.
     pub fn load(
-        url: Option<&str>,
-        key_file: Option<&Path>,
+        way: &Way,
+        wanted: Wanted,
         env: impl Fn(&str) -> Option<String>,
         folder: &Path,
     ) -> Result<Self, ConfigError> {
-        let app_key = match key_file {
-            Some(path) => {
-                let path = folder.join(path);
-                std::fs::read_to_string(&path).map_err(|source| ConfigError::NoKeyFile { path, source })?
-            }
-            None => env(APP_KEY).unwrap_or_default(),
+        let flags = Flags { config: way.config.clone(), ..Flags::default() };
+        let variable = |name: &str| Some(env(name)?.trim().to_owned()).filter(|key| !key.is_empty());
+        let operator_key = || -> Result<Option<String>, ConfigError> {
+            let layers = Layers::read(&flags, &env, folder)?;
+            let Some(given) = layers.find_secret(OPERATOR_KEY, OPERATOR_KEY_FILE)? else { return Ok(None) };
+            let text = if given.setting.secret { given.text.clone() } else { super::read(&given)? };
+            Ok(Some(text.trim().to_owned()))
         };
-        let app_key = app_key.trim();
-        if app_key.is_empty() {
-            return Err(ConfigError::NoAppKey);
-        }
-        let given = match url {
-            Some(url) => given(url.to_owned(), Origin::Flag("--url".to_owned())),
+        let (key, missing) = match (&way.key_file, wanted) {
+            (Some(path), _) => {
+                let path = folder.join(path);
+                let read = std::fs::read_to_string(&path);
+                let text = read.map_err(|source| ConfigError::NoKeyFile { path: path.clone(), source })?;
+                (Some(text.trim().to_owned()).filter(|key| !key.is_empty()), ConfigError::EmptyKeyFile { path })
+            }
+            (None, Wanted::App) => {
+                let key = variable(APP_KEY);
+                (if key.is_some() { key } else { operator_key()? }, ConfigError::NoAppKey)
+            }
+            (None, Wanted::Operator) => (operator_key()?, ConfigError::NoOperatorKey),
+            (None, Wanted::Device) => (variable(DEVICE_TOKEN), ConfigError::NoDeviceToken),
+        };
+        let key = SecretString::from(key.ok_or(missing)?);
+        let given = match &way.url {
+            Some(url) => given(url.clone(), Origin::Flag("--url".to_owned())),
             None => {
-                let flags = Flags::default();
-                let layers = Layers::read(&flags, env, folder)?;
+                let layers = Layers::read(&flags, &env, folder)?;
                 let listen = || Some(given(format!("http://{}", layers.find(LISTEN)?.text), Origin::Default));
                 let found = layers.find(PUBLIC_URL).or_else(listen);
                 found.unwrap_or_else(|| given(String::new(), Origin::Default))
             }
         };
-        Ok(Self { url: super::web_url(&given)?, app_key: app_key.into() })
+        Ok(Self { url: super::web_url(&given)?, key })
+    }
+
+    /// Whether the key is the operator's: an app's and a device's say what they are.
+    pub fn is_operators(&self) -> bool {
+        let key = self.key.expose_secret();
+        !key.starts_with("rk_") && !key.starts_with("dt_")
     }
 }
 
@@ -72,13 +113,15 @@ fn given(text: String, origin: Origin) -> Given {
 
 #[cfg(test)]
 mod tests {
-    use secrecy::ExposeSecret;
-
     use super::*;
 
     fn load(url: Option<&str>, variables: &[(&str, &str)], folder: &Path) -> Result<Remote, ConfigError> {
-        let env = |name: &str| Some(variables.iter().find(|(known, _)| *known == name)?.1.to_owned());
-        Remote::load(url, None, env, folder)
+        load_for(Wanted::App, Way { url: url.map(str::to_owned), ..Way::default() }, variables, folder)
+    }
+
+    fn load_for(wanted: Wanted, way: Way, vars: &[(&str, &str)], folder: &Path) -> Result<Remote, ConfigError> {
+        let env = |name: &str| Some(vars.iter().find(|(known, _)| *known == name)?.1.to_owned());
+        Remote::load(&way, wanted, env, folder)
     }
 
     #[test]
@@ -108,12 +151,36 @@ mod tests {
         let error = load(None, &[(APP_KEY, " ")], folder.path()).unwrap_err().to_string();
         assert!(error.contains(APP_KEY) && error.contains("--key-file"), "{error}");
         std::fs::write(folder.path().join("key"), "rk_file\n").unwrap();
-        let env = |name: &str| (name == APP_KEY).then(|| "rk_environment".to_owned());
-        let key = |file: Option<&Path>| Remote::load(None, file, env, folder.path()).map(|remote| remote.app_key);
+        std::fs::write(folder.path().join("empty"), "\n").unwrap();
+        let key = |file: Option<&str>| {
+            let way = Way { key_file: file.map(PathBuf::from), ..Way::default() };
+            load_for(Wanted::App, way, &[(APP_KEY, "rk_environment")], folder.path()).map(|remote| remote.key)
+        };
         assert_eq!(key(None).unwrap().expose_secret(), "rk_environment");
-        assert_eq!(key(Some(Path::new("key"))).unwrap().expose_secret(), "rk_file");
-        let error = key(Some(Path::new("none"))).unwrap_err().to_string();
-        assert!(error.contains("none"), "{error}");
+        assert_eq!(key(Some("key")).unwrap().expose_secret(), "rk_file");
+        for file in ["none", "empty"] {
+            let error = key(Some(file)).unwrap_err().to_string();
+            assert!(error.contains(file), "{error}");
+        }
+    }
+
+    #[test]
+    fn where_there_is_no_app_key_the_operators_will_do() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("reveille.toml"), "operator_key_file = \"operator.key\"").unwrap();
+        std::fs::write(folder.path().join("operator.key"), "ro_of-the-file\n").unwrap();
+        let load = |wanted, vars: &[(&str, &str)]| load_for(wanted, Way::default(), vars, folder.path()).unwrap();
+        let of_app = load(Wanted::App, &[(APP_KEY, "rk_1")]);
+        assert!(of_app.key.expose_secret() == "rk_1" && !of_app.is_operators());
+        let operators = load(Wanted::App, &[]);
+        assert!(operators.key.expose_secret() == "ro_of-the-file" && operators.is_operators());
+        let environment = load(Wanted::Operator, &[(APP_KEY, "rk_1"), ("REVEILLE_OPERATOR_KEY", "ro_of-the-process")]);
+        assert_eq!(environment.key.expose_secret(), "ro_of-the-process");
+        let empty = tempfile::tempdir().unwrap();
+        let error = load_for(Wanted::Operator, Way::default(), &[(APP_KEY, "rk_1")], empty.path()).unwrap_err();
+        assert!(error.to_string().contains("REVEILLE_OPERATOR_KEY"), "{error}");
+        let error = load_for(Wanted::Device, Way::default(), &[(APP_KEY, "rk_1")], empty.path()).unwrap_err();
+        assert!(error.to_string().contains(DEVICE_TOKEN), "{error}");
     }
 
     #[test]

@@ -96,8 +96,8 @@ pub fn steps() -> Vec<Policy> {
     ]
 }
 
-/// Lives the plan under each of the policies.
-pub fn run(plan: Plan, policies: &[Policy]) -> Vec<Row> {
+/// Lives the plan under each of the policies; `tell` is called after each phone.
+pub fn run(plan: Plan, policies: &[Policy], mut tell: impl FnMut()) -> Vec<Row> {
     let until = START + Duration::from_hours(24) * plan.days;
     let numbers = 0..u64::from(plan.phones);
     let workload = Workload::new(until, numbers.clone().map(|phone| Dice::new(plan.seed, Stream::Events, &[phone])));
@@ -121,6 +121,7 @@ pub fn run(plan: Plan, policies: &[Policy]) -> Vec<Row> {
             let figures = if platform == Platform::Ios { &mut row.ios } else { &mut row.android };
             figures.add(&lived, events, plan.days);
         }
+        tell();
     }
     for row in &mut rows {
         row.ios.sort();

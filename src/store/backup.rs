@@ -8,15 +8,16 @@ use super::db::{self, Db, Tx};
 use crate::domain::cursor::Epoch;
 
 /// Copies the SQLite database at `url` to a new file, while a relay may be using it. Whoever first serves the copy begins a new epoch.
+/// `tell` hears from time to time how many bytes are there, of about how many.
 ///
 /// # Errors
 /// There is no such database, it is PostgreSQL's, or the file exists or cannot be written; then no half of it is left.
-pub async fn back_up(url: &str, file: &Path) -> anyhow::Result<()> {
+pub async fn back_up(url: &str, file: &Path, tell: impl Fn(u64, u64) + Sync) -> anyhow::Result<()> {
     anyhow::ensure!(
         !db::is_postgres(url),
         "this database is PostgreSQL's: back it up with pg_dump or its own tools, and run `reveille epoch bump` after it was restored"
     );
-    db::copy_sqlite(url, file)
+    db::copy_sqlite(url, file, tell)
 }
 
 /// Begins a new epoch in the database at `url`: no cursor that was given before is taken any more.

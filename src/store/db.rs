@@ -7,6 +7,7 @@
 mod checkpoint;
 mod each;
 mod error;
+mod inspect;
 mod marks;
 mod migrations;
 mod partitions;
@@ -28,7 +29,9 @@ pub(super) use self::{each::fields, value::row};
 pub use self::{
     each::{Each, Fields},
     error::{Error, Result},
+    inspect::{Inspected, Standing, inspect},
     marks::{Mark, Marks},
+    migrations::Schema,
     postgres::Watch,
     retry::{MayBeDatabase, broken_off, retry},
     sqlite::copy as copy_sqlite,

@@ -61,7 +61,7 @@ pub use self::{
     call::{Call, Finished},
     claim::{Claimed, Queue, Share},
     credentials::{CredentialInfo, PutCredential},
-    db::{Moving, migrate},
+    db::{Inspected, Moving, Schema, Standing, inspect, migrate},
     devices::{Device, DeviceFilter},
     events::{Accept, Accepted, Idempotency, StoredEvent},
     fanout::FanOut,

@@ -31,6 +31,7 @@ pub use breakers::RestingCredential;
 pub use dial::Endpoint;
 pub use payload::{TooLarge, measure};
 pub use token::prove;
+pub use trust::client_config;
 
 use crate::domain::{
     breaker::Resting,

@@ -10,7 +10,10 @@ use rustls::{
 };
 
 /// A TLS client that trusts Mozilla's roots and the certificates in `extra_pem`.
-pub(super) fn client_config(extra_pem: Option<&[u8]>) -> anyhow::Result<ClientConfig> {
+///
+/// # Errors
+/// What is given is no PEM, or no certificate of an authority.
+pub fn client_config(extra_pem: Option<&[u8]>) -> anyhow::Result<ClientConfig> {
     let mut roots = RootCertStore::empty();
     roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
     if let Some(pem) = extra_pem {

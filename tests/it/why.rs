@@ -1,34 +1,14 @@
 //! `reveille why`: the timeline for people, from the real binary.
 
-use std::{path::Path, process::Output, time::Duration};
+use std::time::Duration;
 
 use reveille::sim::FaultKind;
 use serde_json::Value;
 
-use crate::support::{phone::Phone, world::World};
-
-/// Runs it beside the world, which goes on answering.
-async fn why(arguments: &[&str], variables: &[(&str, &str)], folder: &Path) -> Output {
-    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_reveille"));
-    command.arg("why").args(arguments).current_dir(folder).env_clear().envs(variables.iter().copied());
-    tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap()
-}
+use crate::support::{cli::Cli, phone::Phone, world::World};
 
 async fn shown(world: &World, arguments: &[&str]) -> String {
-    let folder = tempfile::tempdir().unwrap();
-    let url = world.url("");
-    let variables = [("REVEILLE_APP_KEY", world.key.as_str()), ("REVEILLE_PUBLIC_URL", url.as_str())];
-    let output = why(arguments, &variables, folder.path()).await;
-    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8(output.stdout).unwrap()
-}
-
-async fn refused(arguments: &[&str], variables: &[(&str, &str)]) -> String {
-    let folder = tempfile::tempdir().unwrap();
-    let output = why(arguments, variables, folder.path()).await;
-    assert_eq!(output.status.code(), Some(1), "{}", String::from_utf8_lossy(&output.stdout));
-    assert!(output.stdout.is_empty());
-    String::from_utf8(output.stderr).unwrap()
+    Cli::backend(world).shown(&[&["why"], arguments].concat()).await
 }
 
 /// A phone that missed its push and then lost its token.
@@ -117,20 +97,20 @@ async fn a_provider_has_no_say_about_the_terminal() {
 #[tokio::test]
 async fn what_cannot_be_answered_is_said() {
     let world = World::start().await;
-    let (url, unknown) = (world.url(""), "dev_01jd0000000000000000000000");
-    let key = ("REVEILLE_APP_KEY", world.key.as_str());
+    let unknown = "dev_01jd0000000000000000000000";
+    let backend = Cli::backend(&world);
     for device in [unknown, "no-such-installation"] {
-        let error = refused(&[device, "--url", &url], &[key]).await;
+        let error = backend.refused(3, &["why", device]).await;
         assert!(error.contains(&format!("there is no device {device:?}")), "{error}");
     }
-    let error = refused(&[unknown, "--url", &url], &[]).await;
+    let error = Cli::stranger(&world).refused(2, &["why", unknown]).await;
     assert!(error.contains("REVEILLE_APP_KEY") && error.contains("--key-file"), "{error}");
-    let error = refused(&[unknown, "--url", &url], &[("REVEILLE_APP_KEY", "rk_wrong")]).await;
+    let error = Cli::stranger(&world).with("REVEILLE_APP_KEY", "rk_wrong").refused(4, &["why", unknown]).await;
     assert!(error.contains("does not know this app key"), "{error}");
     let narrow = world.new_key(&world.app, &["events:write"]).await;
-    let error = refused(&[unknown, "--url", &url], &[("REVEILLE_APP_KEY", &narrow)]).await;
+    let error = Cli::stranger(&world).with("REVEILLE_APP_KEY", &narrow).refused(4, &["why", unknown]).await;
     assert!(error.contains("403") && error.contains("devices:read"), "{error}");
-    let error = refused(&[unknown, "--url", "http://127.0.0.1:1"], &[key]).await;
+    let error = backend.refused(5, &["why", unknown, "--url", "http://127.0.0.1:1"]).await;
     assert!(error.contains("the relay at http://127.0.0.1:1 cannot be reached"), "{error}");
 }
 
@@ -138,9 +118,8 @@ async fn what_cannot_be_answered_is_said() {
 async fn the_key_may_lie_in_a_file_and_no_configuration_is_needed() {
     let world = World::start().await;
     let phone = world.phone("pixel").registers().await;
-    let folder = tempfile::tempdir().unwrap();
-    std::fs::write(folder.path().join("app.key"), format!("{}\n", world.key)).unwrap();
-    let output = why(&[&phone.id, "--key-file", "app.key", "--url", &world.url("")], &[], folder.path()).await;
-    let text = String::from_utf8(output.stdout).unwrap();
-    assert!(output.status.success() && text.contains("registered: a new installation"), "{text}");
+    let cli = Cli::nowhere();
+    std::fs::write(cli.folder.path().join("app.key"), format!("{}\n", world.key)).unwrap();
+    let text = cli.shown(&["why", &phone.id, "--key-file", "app.key", "--url", &world.url("")]).await;
+    assert!(text.contains("registered: a new installation"), "{text}");
 }

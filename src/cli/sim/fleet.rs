@@ -4,7 +4,10 @@ use std::path::PathBuf;
 
 use anyhow::{Context as _, anyhow};
 
-use super::super::screen::Screen;
+use crate::cli::{
+    progress::{Progress, Unit},
+    screen::Screen,
+};
 use crate::domain::settings::Settings;
 use crate::sim::fleet::{self, Plan, Policy};
 
@@ -38,7 +41,9 @@ pub(super) fn run(phones: u32, args: &FleetArgs) -> anyhow::Result<()> {
         policies.push(policy(overrides)?);
     }
     let screen = Screen::new();
-    let rows = fleet::run(plan, &policies);
+    let progress = Progress::new(u64::from(phones), Unit::Things("phones"));
+    let rows = fleet::run(plan, &policies, || progress.advance(1));
+    progress.end();
     if args.json {
         screen.line(format!("{:#}", fleet::json(plan, &rows)));
     } else {

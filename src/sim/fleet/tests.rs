@@ -27,17 +27,17 @@ fn lives(plan: Plan, policy: &Policy, mut check: impl FnMut(&Habits, &[Event], &
 #[test]
 fn a_seed_is_a_fleet() {
     let policies = steps();
-    let rows = run(PLAN, &policies);
-    assert_eq!(rows, run(PLAN, &policies));
-    assert_eq!(table(PLAN, &rows), table(PLAN, &run(PLAN, &policies)));
-    assert_ne!(rows, run(Plan { seed: 12, ..PLAN }, &policies));
+    let rows = run(PLAN, &policies, || {});
+    assert_eq!(rows, run(PLAN, &policies, || {}));
+    assert_eq!(table(PLAN, &rows), table(PLAN, &run(PLAN, &policies, || {})));
+    assert_ne!(rows, run(Plan { seed: 12, ..PLAN }, &policies, || {}));
 }
 
 #[test]
 fn other_policies_in_the_same_run_change_nothing() {
     let policies = steps();
-    let alone = run(PLAN, &policies[3..]);
-    assert_eq!(alone[0], run(PLAN, &policies)[3]);
+    let alone = run(PLAN, &policies[3..], || {});
+    assert_eq!(alone[0], run(PLAN, &policies, || {})[3]);
 }
 
 #[test]
@@ -123,7 +123,7 @@ fn a_dead_token_is_called_once() {
 
 #[test]
 fn the_rules_are_worth_what_they_cost() {
-    let rows = run(Plan { phones: 200, ..PLAN }, &steps());
+    let rows = run(Plan { phones: 200, ..PLAN }, &steps(), || {});
     let [each, coalesced, budgeted, again] = rows.try_into().unwrap_or_else(|_| panic!("four policies"));
     assert!(coalesced.all().pushes_per_event() < each.all().pushes_per_event());
     assert!(budgeted.all().pushes_per_event() <= coalesced.all().pushes_per_event());

@@ -23,6 +23,35 @@ pub(super) fn postgres() -> Migrator {
     Migrator::with_migrations(of("postgres").cloned().collect())
 }
 
+/// How a database's tables compare with those of this version.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Schema {
+    /// They are the same, after this migration.
+    Current(i64),
+    /// So many migrations are still to be applied, which the next relay does.
+    Older(usize),
+    /// A newer version has made them, with these migrations.
+    Newer(Vec<i64>),
+    /// This migration was another one.
+    Other(i64),
+}
+
+/// Compares what has been applied to a database, by version with its checksum.
+pub(super) fn compare(database: &str, applied: &HashMap<i64, Vec<u8>>) -> Schema {
+    let known: HashMap<i64, &[u8]> =
+        of(database).map(|migration| (migration.version, migration.checksum.as_ref())).collect();
+    let mut unknown: Vec<i64> = applied.keys().copied().filter(|version| !known.contains_key(version)).collect();
+    unknown.sort_unstable();
+    let mut differs =
+        applied.iter().filter(|(version, sum)| known.get(version).is_some_and(|known| *known != sum.as_slice()));
+    match (differs.next(), known.len().saturating_sub(applied.len())) {
+        _ if !unknown.is_empty() => Schema::Newer(unknown),
+        (Some((version, _)), _) => Schema::Other(*version),
+        (None, 0) => Schema::Current(known.keys().copied().max().unwrap_or_default()),
+        (None, pending) => Schema::Older(pending),
+    }
+}
+
 /// Brings a SQLite database up to date, all at once or not at all.
 ///
 /// # Errors

@@ -5,7 +5,7 @@ mod readers;
 
 use std::{
     path::Path,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError, mpsc::RecvTimeoutError},
     time::Duration,
 };
 
@@ -28,6 +28,9 @@ use super::{
 const CLEANER_TIMEOUT: Duration = Duration::from_millis(200);
 /// Up to this size a database is written anew after an erasure: a tenth of a second or so, in which no other write goes on.
 const COMPACTED_BYTES: i64 = 16 * 1024 * 1024;
+
+/// How often the size of a copy is looked at.
+const LOOK_EVERY: Duration = Duration::from_millis(200);
 
 /// A database file with its connections.
 #[derive(Debug, Clone)]
@@ -195,8 +198,8 @@ fn clean(connection: &Connection) -> Result<bool> {
 /// Copies a database that may be in use to a new file, and marks the copy as one.
 ///
 /// `VACUUM INTO` reads one state of the database, as the online backup API does, and leaves out what has been deleted. It is written beside
-/// the file and takes its name when it is whole.
-pub fn copy(url: &str, file: &Path) -> anyhow::Result<()> {
+/// the file and takes its name when it is whole. `tell` hears from time to time how many bytes are there, of about how many.
+pub fn copy(url: &str, file: &Path, tell: impl Fn(u64, u64) + Sync) -> anyhow::Result<()> {
     let place = Place::of(url)?;
     place.ensure_exists()?;
     let taken = || format!("{} exists already; a backup overwrites nothing", file.display());
@@ -205,7 +208,13 @@ pub fn copy(url: &str, file: &Path) -> anyhow::Result<()> {
     let unfinished = tempfile::Builder::new().prefix(".reveille-backup-").tempfile_in(folder);
     let unfinished = unfinished.with_context(|| format!("cannot write into {}", folder.display()))?;
     let path = unfinished.path().to_str().context("the path is not Unicode")?.to_owned();
-    let copied = execute(&place.connect_plainly()?, "vacuum into $1", (path,));
+    let source = place.connect_plainly()?;
+    let size = "select (c.page_count - f.freelist_count) * s.page_size
+                from pragma_page_count c, pragma_freelist_count f, pragma_page_size s";
+    let bytes =
+        fetch_optional::<i64>(&source, size, ())?.and_then(|bytes| u64::try_from(bytes).ok()).unwrap_or_default();
+    let copied =
+        while_watched(unfinished.as_file(), |there| tell(there, bytes), || execute(&source, "vacuum into $1", (path,)));
     copied.with_context(|| format!("cannot copy the database {}", place.path().display()))?;
     let copy = Connection::open(unfinished.path())?;
     copy.pragma_update(None, "synchronous", "full")?;
@@ -216,6 +225,22 @@ pub fn copy(url: &str, file: &Path) -> anyhow::Result<()> {
     unfinished.persist_noclobber(file).with_context(taken)?;
     std::fs::File::open(folder)?.sync_all()?;
     Ok(())
+}
+
+/// Does something while another thread looks how large a file has become.
+fn while_watched<T>(file: &std::fs::File, tell: impl Fn(u64) + Sync, work: impl FnOnce() -> T) -> T {
+    let (done, ended) = std::sync::mpsc::channel::<()>();
+    let tell = &tell;
+    std::thread::scope(|scope| {
+        scope.spawn(move || {
+            while ended.recv_timeout(LOOK_EVERY) == Err(RecvTimeoutError::Timeout) {
+                tell(file.metadata().map_or(0, |file| file.len()));
+            }
+        });
+        let result = work();
+        drop(done);
+        result
+    })
 }
 
 #[cfg(test)]

@@ -23,6 +23,8 @@ const CHUNK: i64 = 500;
 /// What a move tells on its way.
 #[derive(Debug, Clone, Copy)]
 pub enum Moving<'a> {
+    /// So many rows are still to go over.
+    Begun(i64),
     /// So many rows of a table went over just now.
     Copied(&'a str, usize),
     /// All rows of a table are the same on both sides, and there are so many.
@@ -62,6 +64,11 @@ pub async fn migrate(from: &str, to: &str, clock: &Clock, tell: impl Fn(Moving<'
     let mut target = PgConnection::connect(to).await?;
     let tables = tables(&source)?;
     begin(&mut target, &tables).await?;
+    let mut left = 0;
+    for table in &tables {
+        left += table.left(&source, &mut target).await?;
+    }
+    tell(Moving::Begun(left));
     for table in &tables {
         table.copy(&source, &mut target, &tell).await?;
     }
@@ -115,6 +122,19 @@ async fn begin(target: &mut PgConnection, tables: &[Table]) -> anyhow::Result<()
 }
 
 impl Table {
+    /// How many rows have not been copied yet.
+    async fn left(&self, source: &SqliteConnection, target: &mut PgConnection) -> anyhow::Result<i64> {
+        let sql = format!("select count(*) from \"{}\" where rowid > $1", self.name);
+        let left: Option<i64> = sqlite::fetch_optional(source, &sql, (self.last_row(target).await?,))?;
+        Ok(left.unwrap_or_default())
+    }
+
+    /// The last row that has been copied.
+    async fn last_row(&self, target: &mut PgConnection) -> anyhow::Result<i64> {
+        let sql = "select last_row from moves where name = $1";
+        Ok(sqlx::query_scalar(sql).bind(&self.name).fetch_one(target).await?)
+    }
+
     /// Copies what has not been copied yet, a chunk and the note of it at a time.
     async fn copy(
         &self,
@@ -123,8 +143,7 @@ impl Table {
         tell: &impl Fn(Moving<'_>),
     ) -> anyhow::Result<()> {
         let Self { name, columns } = self;
-        let mut last: i64 =
-            sqlx::query_scalar("select last_row from moves where name = $1").bind(name).fetch_one(&mut *target).await?;
+        let mut last = self.last_row(target).await?;
         let pairs: Vec<String> = columns.iter().map(|column| format!("'{column}', \"{column}\"")).collect();
         let read = format!(
             "select rowid, json_object({}) from \"{name}\" where rowid > $1 order by rowid limit {CHUNK}",

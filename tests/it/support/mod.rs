@@ -1,5 +1,6 @@
 //! What the stories are told with.
 
+pub mod cli;
 pub mod database;
 pub mod phone;
 pub mod proxy;

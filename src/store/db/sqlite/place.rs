@@ -97,6 +97,22 @@ impl Place {
         Ok(connection)
     }
 
+    /// One that cannot but read, even if a relay is at work. Where none is, all of it is in the one file, and SQLite need make no other.
+    pub fn connect_to_look(&self) -> anyhow::Result<Connection> {
+        let path = self.path.canonicalize()?;
+        let read = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let connection = if beside(&path, "-wal").try_exists()? {
+            Connection::open_with_flags(&path, read)?
+        } else {
+            let path = path.to_str().context("the path is not Unicode")?;
+            let path = path.replace('%', "%25").replace('?', "%3F").replace('#', "%23");
+            let uri = format!("file:{path}?immutable=1");
+            Connection::open_with_flags(uri, read | OpenFlags::SQLITE_OPEN_URI)?
+        };
+        connection.busy_timeout(BUSY_TIMEOUT)?;
+        Ok(connection)
+    }
+
     /// One that leaves the database as it is.
     pub fn connect_plainly(&self) -> Result<Connection> {
         let connection = Connection::open_with_flags(&self.path, self.flags)?;
@@ -112,12 +128,17 @@ impl Place {
 pub fn wal(connection: &Connection) -> std::io::Result<File> {
     // Where SQLite has found the database: a link has been followed.
     let path = Path::new(connection.path().unwrap_or_default());
-    let mut name = path.as_os_str().to_owned();
-    name.push("-wal");
-    let wal = File::open(name)?;
+    let wal = File::open(beside(path, "-wal"))?;
     // SQLite would make sure of its name with the first COMMIT that waits for the disk, where it may; here none does.
     if let Some(Ok(folder)) = path.parent().map(File::open) {
         folder.sync_all()?;
     }
     Ok(wal)
+}
+
+/// One of the files that SQLite has beside a database.
+fn beside(path: &Path, end: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(end);
+    name.into()
 }
