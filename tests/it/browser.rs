@@ -18,7 +18,11 @@ use serde_json::{Value, json};
 const UPDATE: &str = "UPDATE_SCREENSHOTS";
 /// A page says what it has to say within this.
 const PATIENCE: Duration = Duration::from_secs(20);
+/// The pictures that the documentation shows.
+const SHOWN: [&str; 4] = ["overview", "device", "test-event", "live"];
 const DESKTOP: (u32, u32) = (1440, 900);
+/// For pictures of pages that have more to show.
+const TALL: (u32, u32) = (1440, 1300);
 const PHONE: (u32, u32) = (390, 844);
 
 /// A process that ends with the test.
@@ -144,7 +148,7 @@ impl Browser {
         fs::create_dir_all(&folder).unwrap();
         let picture = self.client.screenshot().await.unwrap();
         fs::write(folder.join(format!("{name}.png")), &picture).unwrap();
-        if env::var_os(UPDATE).is_some() && name != "failed" {
+        if env::var_os(UPDATE).is_some() && SHOWN.contains(&name) {
             fs::write(images().join(format!("{name}.png")), &picture).unwrap();
         }
     }
@@ -219,7 +223,9 @@ async fn somebody_asks_why_a_phone_is_behind_and_sees_a_test_event_arrive() {
     let told = browser.says("not fetched").await;
     assert!(told.contains("The push was lost, the phone is offline, or the app was closed"), "{told}");
     browser.find("//*[local-name()='svg']//*[@tabindex]").await;
+    browser.size(TALL).await;
     browser.picture("device").await;
+    browser.size(DESKTOP).await;
     browser.is_open_to_all("device").await;
 
     // Another one is fine; a test event travels step by step.

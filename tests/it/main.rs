@@ -25,6 +25,7 @@ mod api_validation;
 mod backup;
 mod breakers;
 mod browser;
+mod canary;
 mod causes;
 mod chaos;
 mod cli_check;

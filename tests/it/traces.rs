@@ -18,10 +18,10 @@ use crate::support::served::{Served, free_port, within};
 const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
 const PARENT: &str = "00f067aa0ba902b7";
 
-type Spans = Arc<Mutex<Vec<Span>>>;
+pub type Spans = Arc<Mutex<Vec<Span>>>;
 
 /// A collector of traces (OTLP over HTTP), and what it has been sent.
-async fn collector() -> (String, Spans) {
+pub async fn collector() -> (String, Spans) {
     let spans = Spans::default();
     let take = async |State(spans): State<Spans>, body: Bytes| {
         let request = ExportTraceServiceRequest::decode(body).unwrap();

@@ -1,8 +1,9 @@
 //! The real binary as a child process, for what only a process can show.
 
 use std::{
+    fs::{self, File},
     net::TcpListener,
-    path::Path,
+    path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::Mutex,
     time::{Duration, Instant},
@@ -21,11 +22,16 @@ pub struct Served {
     pub child: Mutex<Child>,
     pub url: String,
     pub http: reqwest::Client,
+    /// What it has logged.
+    log: PathBuf,
 }
 
 impl Drop for Served {
     fn drop(&mut self) {
         self.kill();
+        if std::thread::panicking() {
+            eprintln!("the relay's log:\n{}", fs::read_to_string(&self.log).unwrap_or_default());
+        }
     }
 }
 
@@ -61,10 +67,15 @@ impl Served {
             ])
             .envs(more.iter().copied())
             .stdin(Stdio::null())
+            .stderr(File::create(folder.join("relay.log")).unwrap())
             .spawn()
             .unwrap();
-        let served =
-            Self { child: Mutex::new(child), url: format!("http://127.0.0.1:{port}"), http: reqwest::Client::new() };
+        let served = Self {
+            child: Mutex::new(child),
+            url: format!("http://127.0.0.1:{port}"),
+            http: reqwest::Client::new(),
+            log: folder.join("relay.log"),
+        };
         within(Duration::from_secs(20), "the relay is ready", async || {
             let ready = served.http.get(format!("{}/readyz", served.url)).send().await;
             ready.is_ok_and(|ready| ready.status() == 200).then_some(())
