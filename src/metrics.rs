@@ -1,7 +1,13 @@
 //! Metrics in the Prometheus text format; docs/operations/metrics.md is their table. Names and labels are stable, and no label holds a
 //! tenant's text but the app's id.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use prometheus_client::{
     encoding::{EncodeLabelSet, text::encode},
@@ -14,7 +20,6 @@ use prometheus_client::{
     },
     registry::Registry,
 };
-use std::sync::atomic::AtomicU64;
 
 use crate::domain::{
     device::{DeviceStatus, Transport},
@@ -55,6 +60,8 @@ struct Inner {
     failures: Family<Operation, Counter>,
     batches: Histograms<Queue>,
     at_scrape: AtScrape,
+    /// Held while gauges are set and read: who scrapes at the same time must not find them half set.
+    scrape: Mutex<()>,
 }
 
 /// Gauges that are read when somebody asks.
@@ -64,9 +71,9 @@ struct AtScrape {
     connections: Family<By, Gauge>,
     streams: Family<By, Gauge>,
     breakers: Family<Breaker, Gauge>,
-    oldest_due_age: Seconds,
-    due: Gauge,
-    leased: Gauge,
+    oldest_due_age: Family<Unlabelled, Seconds>,
+    due: Family<Unlabelled, Gauge>,
+    leased: Family<Unlabelled, Gauge>,
     dispatcher_age: Family<Unlabelled, Seconds>,
     queue_length: Family<Queue, Gauge>,
     broken_off: Counter,
@@ -182,6 +189,7 @@ impl Default for Metrics {
             failures: Family::default(),
             batches: Family::new_with_constructor(sizes),
             at_scrape: AtScrape::default(),
+            scrape: Mutex::default(),
         };
         inner.register();
         inner.begin_at_zero();
@@ -271,21 +279,23 @@ impl Metrics {
     }
 
     /// A call to a provider ended.
-    pub fn called(&self, transport: Transport, class: Class, meaning: Meaning, took: Duration) {
-        let (transport, outcome) = (transport.as_str(), meaning.outcome());
-        let ended = Ended { transport, outcome: outcome.as_str(), meaning: meaning.as_str() };
+    pub fn called(&self, transport: Transport, meaning: Meaning, took: Duration) {
+        let transport = transport.as_str();
+        let ended = Ended { transport, outcome: meaning.outcome().as_str(), meaning: meaning.as_str() };
         self.0.attempts.get_or_create(&ended).inc();
         self.0.call_duration.get_or_create(&By { transport }).observe(took.as_secs_f64());
-        if outcome == Outcome::Accepted {
-            self.0.wakes.get_or_create(&Way { transport, class: class.as_str() }).inc();
-        }
+    }
+
+    /// A provider has accepted a wake.
+    pub fn told(&self, transport: Transport, class: Class) {
+        self.0.wakes.get_or_create(&Way { transport: transport.as_str(), class: class.as_str() }).inc();
     }
 
     /// Nobody will hear of a call any more.
-    pub fn lost(&self, transport: Transport, calls: usize) {
+    pub fn lost(&self, transport: Transport) {
         let unknown = Outcome::Unknown.as_str();
         let ended = Ended { transport: transport.as_str(), outcome: unknown, meaning: unknown };
-        self.0.attempts.get_or_create(&ended).inc_by(calls as u64);
+        self.0.attempts.get_or_create(&ended).inc();
     }
 
     /// A claimed call began (1) or ended (-1).
@@ -345,6 +355,7 @@ impl Metrics {
 
     /// All of it as text.
     pub fn text(&self, present: &Present) -> String {
+        let _scrape = self.0.scrape.lock().unwrap_or_else(PoisonError::into_inner);
         self.0.at_scrape.set(present);
         let mut text = String::new();
         // A string takes whatever is written.
@@ -378,20 +389,22 @@ impl AtScrape {
         for (queue, length) in &present.queues {
             self.queue_length.get_or_create(&Queue { queue }).set(count(*length));
         }
-        self.broken_off.inner().store(present.broken_off, std::sync::atomic::Ordering::Relaxed);
-        if let Some(census) = &present.census {
-            self.count(census);
-        }
+        self.broken_off.inner().store(present.broken_off, Ordering::Relaxed);
+        self.count(present.census.as_ref());
     }
 
-    fn count(&self, census: &Census) {
-        self.oldest_due_age.set(census.oldest_due_age.as_secs_f64());
-        self.due.set(census.due);
-        self.leased.set(census.leased);
-        // What is gone is not to be told of any more.
+    /// What is not known, or gone, is not told of.
+    fn count(&self, census: Option<&Census>) {
+        self.oldest_due_age.clear();
+        self.due.clear();
+        self.leased.clear();
         self.devices.clear();
         self.alarms.clear();
         self.wake_rate.clear();
+        let Some(census) = census else { return };
+        self.oldest_due_age.get_or_create(&Unlabelled {}).set(census.oldest_due_age.as_secs_f64());
+        self.due.get_or_create(&Unlabelled {}).set(census.due);
+        self.leased.get_or_create(&Unlabelled {}).set(census.leased);
         for (app, status, n) in &census.devices {
             self.devices.get_or_create(&OfAppWith { app: app.to_string(), status: status.as_str() }).set(*n);
         }

@@ -9,7 +9,7 @@ use super::{
     auth::Caller,
     extract::{self, List, Query},
     problem::Result,
-    timeline::{self, rows::Row},
+    timeline::rows::Row,
 };
 use crate::{
     domain::{
@@ -74,7 +74,8 @@ pub async fn list(
 ) -> Result<Body<List<HappeningView>>> {
     let app = caller.app(&[Scope::DevicesRead])?;
     let limit = extract::limit(query.limit, DEFAULT_ROWS)?;
-    let place = timeline::place(&query.cursor.unwrap_or_default())?;
+    let cursor = query.cursor.filter(|cursor| !cursor.is_empty());
+    let place = cursor.map(|cursor| cursor.parse()).transpose().map_err(|()| extract::wrong_cursor())?;
     let activity = api.store.activity(app, place, query.since, limit).await?;
     let items = activity.happenings.iter().map(HappeningView::of).collect();
     Ok(Body(List { items, next: activity.next.map(|place| place.to_string()) }))

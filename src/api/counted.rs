@@ -21,6 +21,7 @@ pub async fn count(State(metrics): State<Metrics>, request: Request<Body>, next:
     let route = route.as_ref().map_or("none", MatchedPath::as_str);
     metrics.answered(method, route, response.status().as_u16(), began.elapsed());
     match route {
+        _ if method != "GET" => {}
         "/v1/sync" => metrics.polled("sync", result(&response)),
         "/v1/feeds/{feed}/events" => metrics.polled("feed", result(&response)),
         _ => {}
@@ -29,7 +30,7 @@ pub async fn count(State(metrics): State<Metrics>, request: Request<Body>, next:
 }
 
 /// A method of HTTP; what somebody has made up has no name of its own.
-fn word(method: &Method) -> &'static str {
+pub(super) fn word(method: &Method) -> &'static str {
     match *method {
         Method::GET => "GET",
         Method::POST => "POST",

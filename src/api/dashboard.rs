@@ -3,14 +3,17 @@
 use axum::{
     Router,
     body::Body,
-    extract::Path,
     http::{HeaderMap, HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
     routing::get,
 };
 use rust_embed::{Embed, EmbeddedFile};
 
-use super::{Api, extract, problem::Problem};
+use super::{
+    Api,
+    extract::{self, Path},
+    problem::Problem,
+};
 
 #[derive(Embed)]
 #[folder = "dashboard/"]
@@ -39,17 +42,22 @@ fn page(name: &str, request: &HeaderMap) -> Response {
         }
         _ => Response::new(Body::from(data.into_owned())),
     };
-    let fixed = [
-        (header::CACHE_CONTROL, "no-cache"),
-        (header::CONTENT_SECURITY_POLICY, POLICY),
-        (header::REFERRER_POLICY, "no-referrer"),
-        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
-    ];
+    guard(&mut response, POLICY);
     let headers = response.headers_mut();
-    headers.extend(fixed.map(|(name, value)| (name, HeaderValue::from_static(value))));
     if let (Ok(kind), Ok(tag)) = (HeaderValue::from_str(metadata.mimetype()), HeaderValue::from_str(&tag)) {
         headers.insert(header::CONTENT_TYPE, kind);
         headers.insert(header::ETAG, tag);
     }
     response
+}
+
+/// What a page that takes a key tells its browser.
+pub(super) fn guard(response: &mut Response, policy: &'static str) {
+    let fixed = [
+        (header::CACHE_CONTROL, "no-cache"),
+        (header::CONTENT_SECURITY_POLICY, policy),
+        (header::REFERRER_POLICY, "no-referrer"),
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+    ];
+    response.headers_mut().extend(fixed.map(|(name, value)| (name, HeaderValue::from_static(value))));
 }

@@ -35,8 +35,6 @@ use crate::{
 
 const IDEMPOTENCY_KEY: &str = "idempotency-key";
 const IDEMPOTENCY_REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
-/// W3C Trace Context: version, trace id, parent id, flags.
-const TRACEPARENT_CHARS: usize = 55;
 
 /// Appends events to feeds
 ///
@@ -75,8 +73,7 @@ pub async fn accept(
     for (index, event) in events.iter().enumerate() {
         api.measure(event).map_err(|problem| if many { problem.with("index", index) } else { problem })?;
     }
-    let traceparent =
-        header(&headers, "traceparent").filter(|value| value.len() == TRACEPARENT_CHARS).map(str::to_owned);
+    let traceparent = header(&headers, "traceparent").filter(|value| traces::is_traceparent(value)).map(str::to_owned);
     // Where traces are collected, what follows goes on from this request, and not beside it.
     let traceparent = traces::here().or(traceparent);
     let (events, replayed) = match api.store.accept(Accept { app, idempotency, events, traceparent }).await? {
@@ -193,8 +190,8 @@ pub async fn list(State(api): State<Api>, caller: Caller, Query(query): Query<Ev
         None | Some("") => Position(i64::MAX),
         Some(cursor) => cursor.parse().map(Position).map_err(|_| extract::wrong_cursor())?,
     };
-    let events = api.store.newest_events(app, query.feed.as_ref(), before, limit).await?;
-    let next = events.last().filter(|_| events.len() == limit).map(|stored| stored.event.position.to_string());
+    let (events, has_more) = api.store.newest_events(app, query.feed.as_ref(), before, limit).await?;
+    let next = events.last().filter(|_| has_more).map(|stored| stored.event.position.to_string());
     Ok(Body(List { items: events.iter().map(StoredView::of).collect(), next }).into_response())
 }
 

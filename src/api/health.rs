@@ -166,7 +166,7 @@ impl Api {
         let dispatcher_age = beat.map(|beat| self.clock.now().since(beat));
         let breakers = self.transports.all_breakers();
         Present {
-            ready: census.is_ok() && dispatcher_age.is_none_or(|age| age < LONGEST_SILENCE),
+            ready: self.store.ping().await.is_ok() && dispatcher_age.is_none_or(|age| age < LONGEST_SILENCE),
             traffic: self.transports.traffic(),
             breakers: breakers.iter().map(|resting| (resting.transport, resting.stage.as_str())).collect(),
             census: census.ok(),

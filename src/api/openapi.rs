@@ -69,6 +69,10 @@ pub fn complete(description: OpenApi) -> Value {
     }
     document["components"]["responses"] = problems();
     document["components"]["headers"] = headers();
+    document["components"]["parameters"] = json!({"Reveille-App": {
+        "name": "Reveille-App", "in": "header", "required": false, "schema": {"type": "string"},
+        "description": "With the operator key: the app in whose stead it asks, `app_…`. Other keys' is ignored.",
+    }});
     // An operation on a key needs the key (JSON Schema 2020-12, validation §6.5.4), which a derived schema cannot say.
     document["components"]["schemas"]["EventDraft"]["dependentRequired"] = json!({"op": ["key"]});
     document
@@ -77,6 +81,8 @@ pub fn complete(description: OpenApi) -> Value {
 /// Adds the problems that a route can answer by what it takes.
 fn complete_operation(operation: &mut Value) {
     let is_closed = operation.get("security").is_some();
+    let schemes = operation.get("security").and_then(Value::as_array);
+    let takes_app_key = schemes.is_some_and(|schemes| schemes.iter().any(|scheme| scheme.get("appKey").is_some()));
     let places = |place: &str| {
         let parameters = operation.get("parameters").and_then(Value::as_array);
         parameters.is_some_and(|all| all.iter().any(|parameter| parameter["in"] == place))
@@ -104,10 +110,17 @@ fn complete_operation(operation: &mut Value) {
         }
         response["headers"]["X-Request-Id"] = json!({"$ref": "#/components/headers/X-Request-Id"});
     }
-    let parameters = operation.get_mut("parameters").and_then(Value::as_array_mut);
-    for parameter in parameters.into_iter().flatten() {
+    let mut parameters = operation.get("parameters").and_then(Value::as_array).cloned().unwrap_or_default();
+    for parameter in &mut parameters {
         strip_null(&mut parameter["schema"]);
     }
+    if takes_app_key {
+        if let Some(schemes) = operation.get_mut("security").and_then(Value::as_array_mut) {
+            schemes.push(json!({"operatorKey": []}));
+        }
+        parameters.push(json!({"$ref": "#/components/parameters/Reveille-App"}));
+    }
+    operation["parameters"] = parameters.into();
 }
 
 /// What is optional in a header or a query is left out: there is no null. Answers whether it was there.

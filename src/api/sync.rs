@@ -34,10 +34,13 @@ use crate::{
     telemetry::traces,
 };
 
+/// So many updates of a page are followed to their end: who polls after long has hundreds.
+const TRACED: usize = 20;
+
 /// The end of the way of each update on a page, in the update's own trace.
 fn tell_traces(poller: &Poller, page: &Page, wake: Option<WakeId>) {
     let request = Span::current();
-    for entry in &page.entries {
+    for entry in page.entries.iter().rev().take(TRACED) {
         let PageEntry::Event(stored) = entry else { continue };
         let Some(parent) = &stored.traceparent else { continue };
         let span = tracing::info_span!(

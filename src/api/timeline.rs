@@ -43,7 +43,8 @@ pub async fn show(
 ) -> Result<Body<List<Row>>> {
     let app = caller.app(&[Scope::DevicesRead])?;
     let (cursor, limit) = query.page_of(DEFAULT_ROWS)?;
-    let place = place(&cursor)?;
+    let place = (!cursor.is_empty()).then(|| cursor.parse::<Place>()).transpose();
+    let place = place.map_err(|()| extract::wrong_cursor())?;
     let timeline = api.store.timeline(app, device, place, limit).await?;
     let timeline = timeline.ok_or_else(|| Problem::not_found("device"))?;
     let now = api.clock.now();
@@ -54,12 +55,6 @@ pub async fn show(
     }
     items.extend(timeline.entries.iter().map(Row::of));
     Ok(Body(List { items, next: timeline.next.map(|place| place.to_string()) }))
-}
-
-/// Where a page begins, if its cursor says so.
-pub(super) fn place(cursor: &str) -> Result<Option<Place>> {
-    let place = (!cursor.is_empty()).then(|| cursor.parse::<Place>()).transpose();
-    place.map_err(|()| extract::wrong_cursor())
 }
 
 /// That a device is not active, if so.

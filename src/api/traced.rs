@@ -3,7 +3,7 @@
 use axum::{body::Body, extract::MatchedPath, http::Request, middleware::Next, response::Response};
 use tracing::{Instrument as _, field::Empty};
 
-use super::{REQUEST_ID, extract::header};
+use super::{REQUEST_ID, counted, extract::header};
 use crate::telemetry::traces;
 
 /// Asked every few seconds by machines, and of no update.
@@ -16,12 +16,13 @@ pub async fn trace(request: Request<Body>, next: Next) -> Response {
     if !traces::are_on() || NOT_TOLD.contains(&route) {
         return next.run(request).await;
     }
+    let method = counted::word(request.method());
     let span = tracing::info_span!(
         target: traces::TARGET,
         "request",
-        otel.name = format!("{} {route}", request.method()),
+        otel.name = format!("{method} {route}"),
         otel.kind = "server",
-        http.request.method = %request.method(),
+        http.request.method = method,
         http.route = route,
         http.response.status_code = Empty,
         reveille.request_id = header(request.headers(), REQUEST_ID.as_str()),

@@ -168,6 +168,10 @@ impl Relay {
         let all: Vec<(AppId, String)> = apps.iter().filter_map(known).collect();
         let found: Vec<_> = all.iter().filter(|app| fits(app)).collect();
         match (found.as_slice(), wanted) {
+            ([(_, name)], Some(wanted)) if name == wanted && page["next"].is_string() => {
+                let why = "there are so many apps that another may be called so: say which by its id";
+                Err(Failure::new(Exit::Usage, why).into())
+            }
             ([(id, name)], _) => Ok((*id, name.clone())),
             // One that is not among the first is asked for by its id.
             ([], Some(wanted)) => match wanted.parse() {

@@ -100,17 +100,24 @@ pub async fn run(args: KeysArgs) -> anyhow::Result<()> {
                 new["expires_at"] = json!(at);
             }
             let made = relay.send(Method::POST, &["apps", &app.to_string(), "keys"], Some(&new)).await?;
-            if asked.json {
-                screen.line(made.text);
+            let id = text(&made.body["id"]);
+            let shown = if asked.json {
+                screen.tell(made.text)
             } else {
-                let id = text(&made.body["id"]);
                 screen.aside(format!(
                     "Made {id}, {}, for {of}: {}. Keep it well: it is not shown again.",
                     printable(&name),
                     scopes.join(" ")
                 ));
-                screen.line(text(&made.body["secret"]));
-            }
+                screen.tell(text(&made.body["secret"]))
+            };
+            // It is not shown again, so it must not get lost in silence.
+            shown.map_err(|error| {
+                Failure::new(
+                    Exit::Failed,
+                    format!("the key {id} was made, and its secret could not be written: {error}; revoke it"),
+                )
+            })?;
         }
         KeysCommand::Revoke { key, at } => {
             let (relay, app, of) = of(&at).await?;
@@ -136,6 +143,10 @@ async fn known(relay: &Relay, app: AppId, wanted: &str) -> anyhow::Result<(KeyId
     }
     let page = relay.get(&["apps", &app.to_string(), "keys"], &[("limit", "500")]).await?.body;
     let keys = page["items"].as_array().map(Vec::as_slice).unwrap_or_default();
+    if page["next"].is_string() {
+        let why = "the app has more than 500 keys: say which by its id";
+        return Err(Failure::new(Exit::Usage, why).into());
+    }
     let ids: Vec<KeyId> =
         keys.iter().filter(|key| key["name"] == wanted).filter_map(|key| key["id"].as_str()?.parse().ok()).collect();
     match ids.as_slice() {

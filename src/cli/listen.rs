@@ -88,8 +88,11 @@ pub async fn run(args: ListenArgs) -> anyhow::Result<()> {
         () = abandoned() => Ok(()),
     };
     if args.register.is_some() {
-        relay.send(Method::DELETE, &["devices", "me"], None).await?;
-        screen.aside("Deleted the device.");
+        match relay.send(Method::DELETE, &["devices", "me"], None).await {
+            Ok(_) => screen.aside("Deleted the device."),
+            // Why it ended is what people want to know first.
+            Err(failure) => screen.aside(format!("reveille: the device could not be deleted: {failure}")),
+        }
     } else if let (Some(cursor), Ok(())) = (listener.cursor(), &ended) {
         screen.aside(format!("To go on from here: --after {}", printable(cursor)));
     }

@@ -82,11 +82,6 @@ pub fn least<T: StaticType>(at: Timestamp) -> TypeSafeId<T> {
     TypeSafeId::from_uuid(Uuid::from_u128(u128::from(at.as_ms().unsigned_abs()) << 80))
 }
 
-/// The time that an id carries, to the millisecond.
-pub fn time_of<T: StaticType>(id: TypeSafeId<T>) -> Timestamp {
-    Timestamp::from_ms(i64::try_from(id.uuid().as_u128() >> 80).unwrap_or(i64::MAX))
-}
-
 #[cfg(test)]
 mod tests {
     use std::time::Duration;

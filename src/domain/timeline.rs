@@ -191,6 +191,38 @@ impl FromStr for Place {
     }
 }
 
+/// Where a page of an app's activity ends. Its moments are read by their time, which their ids need not follow to the millisecond: who
+/// writes one may have looked at the clock before another and made the id after it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ActivityPlace {
+    /// When the last moment was.
+    pub at: Timestamp,
+    /// The last of each source.
+    pub last: Place,
+}
+
+impl ActivityPlace {
+    /// Before the newest row.
+    pub fn newest() -> Self {
+        Self { at: Timestamp::from_ms(i64::MAX), last: Place::newest() }
+    }
+}
+
+impl fmt::Display for ActivityPlace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.at.as_ms(), self.last)
+    }
+}
+
+impl FromStr for ActivityPlace {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        let (at_ms, last) = text.split_once('.').ok_or(())?;
+        Ok(Self { at: Timestamp::from_ms(at_ms.parse().map_err(drop)?), last: last.parse()? })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -203,6 +235,10 @@ mod tests {
         let place = Place { moment: id::new(NOW), attempt: id::new(NOW), event: Position(9) };
         assert_eq!(place.to_string().parse(), Ok(place));
         assert_eq!(Place::newest().to_string().parse(), Ok(Place::newest()));
+        let place = ActivityPlace { at: NOW, last: place };
+        assert_eq!(place.to_string().parse(), Ok(place));
+        assert_eq!(place.last.to_string().parse::<ActivityPlace>(), Err(()));
+        let place = place.last;
         for bad in ["", "..", "1", "mom_x.att_y.9", &format!("{place}.1"), &place.to_string().replace("mom_", "dev_")] {
             assert_eq!(bad.parse::<Place>(), Err(()), "{bad}");
         }

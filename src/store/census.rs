@@ -18,7 +18,7 @@ use crate::{
     metrics::Census,
 };
 
-/// More due or leased levels than these are not counted: that it is too many is clear by then.
+/// More levels than these are not looked at: that it is too many is clear by then.
 const COUNTED: i64 = 10_000;
 /// How long a count of all devices holds.
 const COUNTED_FOR: Duration = Duration::from_secs(60);
@@ -54,9 +54,10 @@ impl Store {
                        where l.app_id = a.atom and l.due_at is not null and l.due_at <= $2 limit $3) as due";
         let apps: Vec<_> = apps.iter().copied().map(Word).collect();
         let due: Vec<(i64,)> = self.db().survey(sql, (rows(&apps)?, now.as_ms(), COUNTED)).await?;
-        let sql = "select count(*) from (select 1 as one from apps a cross join levels l
-                       where l.app_id = a.id and l.due_at is not null and l.due_at > $1 and l.due_at <= $2 and l.lease is not null
-                       limit $3) as leased";
+        // Most of them wait for something else; so many are looked at.
+        let sql = "select count(*) from (select l.lease from apps a cross join levels l
+                       where l.app_id = a.id and l.due_at is not null and l.due_at > $1 and l.due_at <= $2
+                       limit $3) as soon where lease is not null";
         let soon = now + self.inner.options.lease;
         let leased: Vec<(i64,)> = self.db().survey(sql, (now.as_ms(), soon.as_ms(), COUNTED)).await?;
         let only = |found: Vec<(i64,)>| found.first().map_or(0, |(n,)| *n);

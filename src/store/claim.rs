@@ -139,7 +139,7 @@ impl Store {
         fault::point("claim: after the commit");
         self.inner.under_way.claimed(&claimed.calls);
         let Counts { lost, decisions } = counts;
-        lost.into_iter().for_each(|transport| self.inner.metrics.lost(transport, 1));
+        lost.into_iter().for_each(|transport| self.inner.metrics.lost(transport));
         decisions
             .into_iter()
             .for_each(|(class, decided, why)| self.inner.metrics.decided(class, decided.as_str(), why));

@@ -171,7 +171,7 @@ impl Store {
 
     /// Devices in the order they first registered, after the one named.
     pub async fn devices(&self, app: AppId, filter: DeviceFilter, after: &str, limit: usize) -> Result<Vec<Device>> {
-        // The narrowest index that serves: an installation, a user's devices, a feed's followers, else all of the app.
+        // The narrowest index that serves: an installation, a user's devices, a feed's followers, those of a status, else all of the app.
         let sql = if filter.installation_id.is_some() {
             select_devices!(
                 "where d.app_id = $1 and d.installation_id = $7 and d.id > $2 and ($3 is null or d.user_id = $3)"
@@ -191,6 +191,11 @@ impl Store {
                 "join follows f on f.app_id = d.app_id and f.device_id = d.id"
                 " where f.app_id = $1 and f.feed = $5 and f.device_id > $2 and ($3 is null or d.user_id = $3)"
                 " and ($4 is null or d.status = $4) and ($7 is null or d.installation_id = $7) order by d.id limit $6"
+            )
+        } else if filter.status.is_some() {
+            select_devices!(
+                "where d.app_id = $1 and d.status = $4 and d.id > $2 and ($3 is null or d.user_id = $3)"
+                " and ($5 is null or d.id <> $5) and ($7 is null or d.installation_id = $7) order by d.id limit $6"
             )
         } else {
             select_devices!(

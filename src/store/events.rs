@@ -15,10 +15,11 @@ use crate::domain::{
     event::{CancelOn, Event, NewEvent, Op, WakeClass, WakeSpec},
     feed::{FeedName, Position},
     id::{self, AppId, EventId},
+    limits,
     settings::Confirm,
     time::Timestamp,
 };
-use crate::fault;
+use crate::{fault, metrics::Metrics};
 
 /// For how long a request is recognised by its key.
 pub(super) const IDEMPOTENCY_KEPT: Duration = Duration::from_secs(86_400);
@@ -134,20 +135,10 @@ impl TryFrom<EventRow> for StoredEvent {
 impl Store {
     /// Appends events to feeds and makes their followers due. When this returns, all of it is durable.
     pub async fn accept(&self, accept: Accept) -> Result<Accepted> {
-        let (app, metrics) = (accept.app, &self.inner.metrics);
         let accepted = self.timed("accept", self.inner.accepts.write(accept)).await;
-        let result = match &accepted {
-            Ok(Accepted::New(events)) => {
-                metrics.events_accepted(app, events.len());
-                "new"
-            }
-            Ok(Accepted::Replayed(_)) => "replayed",
-            Ok(Accepted::KeyReused) => "key_reused",
-            Ok(Accepted::NoApp) => "no_app",
-            Err(error) if error.passes() => "busy",
-            Err(_) => "failed",
-        };
-        metrics.accept_request(result);
+        if let Err(error) = &accepted {
+            self.inner.metrics.accept_request(if error.passes() { "busy" } else { "failed" });
+        }
         accepted
     }
 
@@ -157,30 +148,34 @@ impl Store {
         self.db().fetch_optional::<EventRow>(sql, (Word(app), Word(id))).await?.map(StoredEvent::try_from).transpose()
     }
 
-    /// Events of an app or of one feed, newest first, before the position named.
+    /// Events of an app or of one feed, newest first, before the position named: as many as fit on a page, and whether there are more.
     pub async fn newest_events(
         &self,
         app: AppId,
         feed: Option<&FeedName>,
         before: Position,
         limit: usize,
-    ) -> Result<Vec<StoredEvent>> {
-        let limit = limit as i64;
-        let found = match feed {
-            None => {
-                let sql = select_events!(
-                    "events e where e.app_id = $1 and e.position < $2 order by e.position desc limit $3"
-                );
-                self.db().survey::<EventRow>(sql, (Word(app), before.0, limit)).await?
-            }
-            Some(feed) => {
-                let sql = select_events!(
-                    "events e where e.app_id = $1 and e.feed = $2 and e.position < $3 order by e.position desc limit $4"
-                );
-                self.db().survey::<EventRow>(sql, (Word(app), feed.as_str().to_owned(), before.0, limit)).await?
-            }
+    ) -> Result<(Vec<StoredEvent>, bool)> {
+        let sizes = if feed.is_some() {
+            "select position, bytes from events where app_id = $1 and position < $2 and feed = $3 order by position desc limit $4"
+        } else {
+            "select position, bytes from events where app_id = $1 and position < $2 and $3 is null order by position desc limit $4"
         };
-        found.into_iter().map(StoredEvent::try_from).collect()
+        let feed = feed.map(|feed| feed.as_str().to_owned());
+        let next: Vec<(i64, i64)> = self.db().survey(sizes, (Word(app), before.0, feed, limit as i64 + 1)).await?;
+        let mut bytes = 0;
+        let fits = next.iter().enumerate().take_while(|(index, (_, size))| {
+            bytes += size;
+            *index == 0 || (*index < limit && bytes <= limits::PAGE_BYTES as i64)
+        });
+        let page: Vec<i64> = fits.map(|(_, (position, _))| *position).collect();
+        let sql = select_events!(
+            "jsonb_each($2) n cross join events e where e.app_id = $1 and e.position = cast(n.atom as bigint)"
+            " order by e.position desc"
+        );
+        let found = self.db().survey::<EventRow>(sql, (Word(app), rows(&page)?)).await?;
+        let events = found.into_iter().map(StoredEvent::try_from).collect::<Result<Vec<_>>>()?;
+        Ok((events, page.len() < next.len()))
     }
 }
 
@@ -199,11 +194,24 @@ pub(super) async fn accept(
     now: Timestamp,
     chunk: u32,
     batch: &[Accept],
+    metrics: &Metrics,
 ) -> Result<(Vec<Accepted>, Submitted)> {
     let mut tx = db.begin().await?;
     let answers = append(&mut tx, now, chunk, batch).await?;
     fault::point("accept: before the commit");
-    Ok((answers, tx.submit().await?))
+    let submitted = tx.submit().await?;
+    for (request, answer) in batch.iter().zip(&answers) {
+        metrics.accept_request(match answer {
+            Accepted::New(events) => {
+                metrics.events_accepted(request.app, events.len());
+                "new"
+            }
+            Accepted::Replayed(_) => "replayed",
+            Accepted::KeyReused => "key_reused",
+            Accepted::NoApp => "no_app",
+        });
+    }
+    Ok((answers, submitted))
 }
 
 /// Appends the events of a batch of requests in a few statements, however many there are.

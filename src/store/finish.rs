@@ -19,7 +19,7 @@ use super::{
 };
 use crate::domain::{
     budget::Bucket,
-    device::DeviceStatus,
+    device::{DeviceStatus, Transport},
     event::Class,
     id::{AppId, DeviceId},
     policy::{self, CredentialFit, Decision, PROBE_EVERY},
@@ -30,7 +30,7 @@ use crate::domain::{
     timeline::Moment,
     verdict::{self, Answered, Evidence, Verdict},
 };
-use crate::fault;
+use crate::{fault, metrics::Metrics};
 
 /// Whether a finished call leaves its device due at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -80,16 +80,30 @@ struct Outbox<'a> {
     statuses: HashMap<(AppId, DeviceId), StatusChange<'a>>,
     moments: Vec<NewMoment>,
     tallies: Tallies,
+    counts: Counts,
+}
+
+/// What is counted once it is on its way to the disk.
+#[derive(Default)]
+struct Counts {
+    ended: Vec<(Transport, Meaning, Duration)>,
+    told: Vec<(Transport, Class)>,
+    /// Wakes whose news a poll had brought before the provider's answer was heard.
+    outrun: Vec<(Transport, Class)>,
+}
+
+impl Counts {
+    fn tell(self, metrics: &Metrics) {
+        self.ended.into_iter().for_each(|(transport, meaning, took)| metrics.called(transport, meaning, took));
+        self.told.into_iter().for_each(|(transport, class)| metrics.told(transport, class));
+        self.outrun.into_iter().for_each(|(transport, class)| metrics.fetched(transport, class, Duration::ZERO));
+    }
 }
 
 impl Store {
     /// Completes an attempt and draws the consequences, if the wake is still ours.
     pub async fn finish(&self, finished: Finished) -> Result<()> {
-        let Finished { call, duration, reply } = &finished;
-        let (transport, class, meaning, took) = (call.target.transport, call.wake_class, reply.meaning, *duration);
-        let due = self.timed("finish", self.inner.finishes.write(finished)).await?;
-        self.inner.metrics.called(transport, class, meaning, took);
-        if due == Due::Now {
+        if self.timed("finish", self.inner.finishes.write(finished)).await? == Due::Now {
             self.ring();
         }
         Ok(())
@@ -126,14 +140,17 @@ pub(super) async fn write(
     now: Timestamp,
     batch: &[Finished],
     bulk: usize,
+    metrics: &Metrics,
 ) -> Result<(Vec<Due>, Submitted)> {
     let portion = db.portion(bulk);
     let (mut due, mut rest, mut submitted) = (Vec::with_capacity(batch.len()), batch, Submitted::default());
     while !rest.is_empty() {
-        let mut tx = db.begin_unhurried().await?;
+        let (mut tx, mut counts) = (db.begin_unhurried().await?, Vec::new());
         loop {
             let (next, others) = rest.split_at(rest.len().min(portion));
-            due.extend(write_portion(&mut tx, settings, now, next).await?);
+            let (due_now, counted) = write_portion(&mut tx, settings, now, next).await?;
+            due.extend(due_now);
+            counts.push(counted);
             rest = others;
             if rest.is_empty() || tx.is_wanted() {
                 break;
@@ -141,11 +158,17 @@ pub(super) async fn write(
         }
         fault::point("finish: before the commit");
         submitted = tx.submit().await?.and(submitted);
+        counts.into_iter().for_each(|counts| counts.tell(metrics));
     }
     Ok((due, submitted))
 }
 
-async fn write_portion(tx: &mut Tx, settings: &SettingsCache, now: Timestamp, batch: &[Finished]) -> Result<Vec<Due>> {
+async fn write_portion(
+    tx: &mut Tx,
+    settings: &SettingsCache,
+    now: Timestamp,
+    batch: &[Finished],
+) -> Result<(Vec<Due>, Counts)> {
     let present = present(tx, batch.iter().map(|finished| &finished.call)).await?;
     let judge = |finished: &Finished, standing: &Standing| {
         verdict::judge(&finished.reply, &answered(&finished.call, standing), now)
@@ -172,7 +195,9 @@ async fn write_portion(tx: &mut Tx, settings: &SettingsCache, now: Timestamp, ba
     }
     let levels: Vec<Level> = outbox.levels.into_values().collect();
     let completed = history::complete(tx, &outbox.answers).await?;
-    for Finished { call, reply, .. } in batch.iter().filter(|finished| completed.contains(&finished.call.attempt)) {
+    for Finished { call, reply, duration } in batch.iter().filter(|finished| completed.contains(&finished.call.attempt))
+    {
+        outbox.counts.ended.push((call.target.transport, reply.meaning, *duration));
         let outcome = Tally::Attempts(reply.meaning.outcome());
         outbox.tallies.count(call.app, call.target.transport, call.wake_class, call.started_at, outcome, 1);
     }
@@ -183,7 +208,7 @@ async fn write_portion(tx: &mut Tx, settings: &SettingsCache, now: Timestamp, ba
     outbox.tallies.write(tx).await?;
     weighing.engage(tx, now).await?;
     let due_now = levels.iter().any(|level| level.due_at.is_some_and(|due_at| due_at <= now.as_ms()));
-    Ok(vec![if due_now { Due::Now } else { Due::Later }; batch.len()])
+    Ok((vec![if due_now { Due::Now } else { Due::Later }; batch.len()], outbox.counts))
 }
 
 static PRESENT: LazyLock<Each> =
@@ -317,7 +342,9 @@ impl<'a> Outbox<'a> {
                 level.told(call, standing.reached(), now);
                 let (transport, class) = (call.target.transport, call.wake_class);
                 self.tallies.count(call.app, transport, class, now, Tally::Wakes, 1);
+                self.counts.told.push((transport, class));
                 if call.trigger.head.0 <= standing.reached() {
+                    self.counts.outrun.push((transport, class));
                     for tally in Tally::of_fetch(Duration::ZERO) {
                         self.tallies.count(call.app, transport, class, now, tally, 1);
                     }

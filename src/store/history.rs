@@ -15,7 +15,7 @@ use crate::domain::{
     device::Transport,
     event::Class,
     feed::Position,
-    id::{AppId, AttemptId, DeviceId, WakeId},
+    id::{self, AppId, AttemptId, DeviceId, WakeId},
     push::Outcome,
     tally::Tally,
     time::Timestamp,
@@ -150,6 +150,23 @@ impl Store {
         Ok(found.into_iter().map(Attempt::from).collect())
     }
 
+    /// The attempts of an app that have started since a moment, newest first, before the one named.
+    pub(super) async fn newest_attempts(
+        &self,
+        app: AppId,
+        before: AttemptId,
+        since: Timestamp,
+        limit: usize,
+    ) -> Result<Vec<Attempt>> {
+        let sql = select_attempts!(
+            "attempts t where t.app_id = $1 and t.id < $2 and t.id >= $3 and t.started_at >= $4 order by t.id desc limit $5"
+        );
+        let least: AttemptId = id::least(since);
+        let values = (Word(app), Word(before), Word(least), since.as_ms(), limit as i64);
+        let found: Vec<AttemptRow> = self.db().survey(sql, values).await?;
+        Ok(found.into_iter().map(Attempt::from).collect())
+    }
+
     /// The attempts of wakes that announced an event, by device and then oldest first, after the pair named.
     pub async fn attempts_for_event(
         &self,
@@ -185,13 +202,6 @@ pub(super) async fn of_device(tx: &mut Tx, device: &Device, before: AttemptId, l
         "attempts t where t.app_id = $1 and t.device_id = $2 and t.id < $3 order by t.id desc limit $4"
     );
     let values = (Word(device.app), Word(device.id), Word(before), limit as i64);
-    Ok(tx.fetch_all::<AttemptRow>(sql, values).await?.into_iter().map(Attempt::from).collect())
-}
-
-/// The attempts of an app, newest first, before the one named.
-pub(super) async fn of_app(tx: &mut Tx, app: AppId, before: AttemptId, limit: usize) -> Result<Vec<Attempt>> {
-    let sql = select_attempts!("attempts t where t.app_id = $1 and t.id < $2 order by t.id desc limit $3");
-    let values = (Word(app), Word(before), limit as i64);
     Ok(tx.fetch_all::<AttemptRow>(sql, values).await?.into_iter().map(Attempt::from).collect())
 }
 

@@ -94,11 +94,12 @@ impl Store {
         let found: Vec<(String,)> = self.db().fetch_all(sql, (Word(app), settled, through.clone())).await?;
         let lost: Vec<Lost<'_>> = found.iter().map(|(attempt,)| Lost { app, attempt }).collect();
         let mut tx = self.db().begin_unhurried().await?;
-        history::give_up(&mut tx, &lost).await?;
+        let ways = history::give_up(&mut tx, &lost).await?;
         let sql = "insert into settled (app_id, through) values ($1, $2)
                    on conflict (app_id) do update set through = excluded.through";
         tx.execute(sql, (Word(app), through)).await?;
         tx.commit().await?;
+        ways.into_iter().for_each(|transport| self.inner.metrics.lost(transport));
         Ok(if count < LOOKED_AT { 0 } else { CHUNK as u64 })
     }
 

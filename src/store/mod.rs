@@ -220,10 +220,10 @@ impl Store {
         node.start(&db, tasks, &stop);
         db.keep_days(clock.now(), Timestamp::default()).await;
         let accepts = {
-            let (clock, node) = (clock.clone(), Arc::clone(&node));
+            let (clock, node, counts) = (clock.clone(), Arc::clone(&node), metrics.clone());
             let write = move |db, batch: Arc<Vec<Accept>>| {
-                let now = clock.now();
-                async move { events::accept(&db, now, options.fanout_chunk, &batch).await }
+                let (now, counts) = (clock.now(), counts.clone());
+                async move { events::accept(&db, now, options.fanout_chunk, &batch, &counts).await }
             };
             Group::start("accept", &db, tasks, metrics.clone(), write, move || {
                 fault::point("accept: after the commit");
@@ -242,9 +242,11 @@ impl Store {
         let bulk = Arc::new(AtomicUsize::new(usize::MAX));
         let finishes = {
             let (clock, settings, bulk) = (clock.clone(), Arc::clone(&settings), Arc::clone(&bulk));
+            let counts = metrics.clone();
             let write = move |db, batch: Arc<Vec<Finished>>| {
                 let (settings, now, bulk) = (Arc::clone(&settings), clock.now(), bulk.load(Ordering::Relaxed));
-                async move { finish::write(&db, &settings, now, &batch, bulk).await }
+                let counts = counts.clone();
+                async move { finish::write(&db, &settings, now, &batch, bulk, &counts).await }
             };
             Group::start("finish", &db, tasks, metrics.clone(), write, || fault::point("finish: after the commit"))
         };

@@ -177,15 +177,6 @@ impl Entry {
         }
     }
 
-    /// When it happened, or began.
-    pub(super) fn at(&self) -> Timestamp {
-        match self {
-            Self::Moment { at, .. } => *at,
-            Self::Attempt(attempt) => attempt.started_at,
-            Self::Event(event) => event.accepted_at,
-        }
-    }
-
     /// An event that wakes nobody moves no head.
     fn shows(&self) -> bool {
         !matches!(self, Self::Event(Heard { class: WakeClass::None, .. }))

@@ -55,6 +55,17 @@ pub fn are_on() -> bool {
     PROVIDER.get().is_some()
 }
 
+/// Whether a text is a `traceparent` (W3C Trace Context §3.2): version, trace id, parent id, flags, in lower-case hexadecimal digits; ids of
+/// zeros and the version ff are none.
+pub fn is_traceparent(text: &str) -> bool {
+    let is_hex = |part: &str| part.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte));
+    let is_id = |part: &str| is_hex(part) && part.bytes().any(|byte| byte != b'0');
+    let parts: Vec<&str> = text.split('-').collect();
+    let lengths: Vec<usize> = parts.iter().map(|part| part.len()).collect();
+    matches!((parts.as_slice(), lengths.as_slice()), ([version, trace, parent, flags], [2, 32, 16, 2])
+        if is_hex(version) && *version != "ff" && is_id(trace) && is_id(parent) && is_hex(flags))
+}
+
 /// Has a span go on from where a `traceparent` comes from; one that is malformed is passed over, as W3C Trace Context §3.2 has it.
 pub fn continue_from(span: &Span, traceparent: &str) {
     let carrier = HashMap::from([(TRACEPARENT.to_owned(), traceparent.to_owned())]);
@@ -81,4 +92,28 @@ pub fn here() -> Option<String> {
     let mut carrier = HashMap::new();
     TraceContextPropagator::new().inject_context(&Span::current().context(), &mut carrier);
     carrier.remove(TRACEPARENT)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn traceparents_by_table() {
+        let trace = "4bf92f3577b34da6a3ce929d0e0e4736";
+        for (text, expected) in [
+            (format!("00-{trace}-00f067aa0ba902b7-01"), true),
+            (format!("cc-{trace}-00f067aa0ba902b7-00"), true),
+            (format!("ff-{trace}-00f067aa0ba902b7-01"), false),
+            (format!("00-{trace}-0000000000000000-01"), false),
+            (format!("00-{}-00f067aa0ba902b7-01", "0".repeat(32)), false),
+            (format!("00-{}-00f067aa0ba902b7-01", trace.to_uppercase()), false),
+            (format!("00-{trace}-00f067aa0ba902b7-01-more"), false),
+            (format!("00-{trace}-00f067aa0ba902b7-1"), false),
+            ("x".repeat(55), false),
+            (String::new(), false),
+        ] {
+            assert_eq!(is_traceparent(&text), expected, "{text}");
+        }
+    }
 }

@@ -9,7 +9,8 @@ use std::{
     io::{BufRead, BufReader},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
-    time::Duration,
+    sync::mpsc,
+    time::{Duration, Instant},
 };
 
 use fantoccini::{Client, ClientBuilder, Locator, elements::Element, key::Key};
@@ -18,6 +19,8 @@ use serde_json::{Value, json};
 const UPDATE: &str = "UPDATE_SCREENSHOTS";
 /// A page says what it has to say within this.
 const PATIENCE: Duration = Duration::from_secs(20);
+/// The demo has its story to tell first.
+const STARTING: Duration = Duration::from_secs(90);
 /// The pictures that the documentation shows.
 const SHOWN: [&str; 4] = ["overview", "device", "test-event", "live"];
 const DESKTOP: (u32, u32) = (1440, 900);
@@ -40,18 +43,19 @@ fn start(mut command: Command, wanted: impl Fn(&str) -> Option<String>) -> (Star
     let shown = format!("{command:?}");
     let child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn();
     let mut child = child.unwrap_or_else(|error| panic!("{shown}: {error}; `./test` installs what is missing"));
-    let (mut lines, mut printed) = (BufReader::new(child.stdout.take().unwrap()).lines(), String::new());
-    let started = Started(child);
-    for line in lines.by_ref().map(Result::unwrap) {
+    let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let (started, (said, hear)) = (Started(child), mpsc::channel());
+    // Whoever prints must not find its reader gone, so it reads to the end.
+    std::thread::spawn(move || lines.map_while(Result::ok).for_each(|line| drop(said.send(line))));
+    let (deadline, mut printed) = (Instant::now() + STARTING, String::new());
+    while let Ok(line) = hear.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
         if let Some(found) = wanted(&line) {
-            // Whoever prints must not find its reader gone.
-            std::thread::spawn(move || lines.for_each(drop));
             return (started, found);
         }
         printed.push_str(&line);
         printed.push('\n');
     }
-    panic!("{shown} did not say what was waited for, but:\n{printed}");
+    panic!("{shown} did not say within {STARTING:?} what was waited for, but:\n{printed}");
 }
 
 fn demo() -> (Started, String) {

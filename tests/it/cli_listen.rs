@@ -1,7 +1,5 @@
 //! `reveille listen`: a device's feeds in the terminal, read as a phone reads them.
 
-use std::time::Duration;
-
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -94,7 +92,10 @@ async fn a_follow_is_shown_with_the_state_of_its_feed() {
     let cli = Cli::stranger(&world).with("REVEILLE_DEVICE_TOKEN", &phone.device_token);
     let mut listen = cli.start(&["listen", "--every-s", "1"]);
     listen.line("Polling").await;
-    tokio::time::sleep(Duration::from_millis(1500)).await;
+    // Whether this is in its snapshot or in a page, when it is shown the snapshot has been read.
+    let own = json!({"feed": format!("device:{}", phone.id), "type": "t", "key": "k", "data": "by now it reads"});
+    world.post("/v1/events", own).await.expect(202);
+    listen.line("by now it reads").await;
     world.put(&format!("/v1/devices/{}/feeds/order:42", phone.id), json!({})).await.expect(200);
     listen.line("reveille.followed").await;
     assert!(listen.line("now followed").await.contains("state"));

@@ -82,6 +82,28 @@ async fn events_are_listed_newest_first() {
 }
 
 #[tokio::test]
+async fn a_page_of_large_events_is_short_and_the_next_goes_on() {
+    let world = World::start().await;
+    let large = json!({"feed": "order:42", "type": "t", "data": "x".repeat(60_000), "wake": {"class": "none"}});
+    for _ in 0..10 {
+        world.post("/v1/events", json!([large, large, large])).await.expect(202);
+    }
+    let (mut pages, mut positions, mut cursor) = (0, Vec::new(), String::new());
+    loop {
+        let page = world.get(&format!("/v1/events?cursor={cursor}")).await.expect(200);
+        assert!(page.to_string().len() < 1_100_000);
+        pages += 1;
+        positions.extend(page["items"].as_array().unwrap().iter().map(|event| event["position"].as_i64().unwrap()));
+        match page["next"].as_str() {
+            Some(next) => next.clone_into(&mut cursor),
+            None => break,
+        }
+    }
+    assert_eq!((pages, positions.len()), (2, 30), "17 of them are a page of 1 MiB");
+    assert!(positions.is_sorted_by(|newer, older| newer > older), "{positions:?}");
+}
+
+#[tokio::test]
 async fn what_happens_in_an_app_is_told_newest_first() {
     let world = World::start().await;
     let phone = world.phone("pixel").follows(&["order:42"]).await;

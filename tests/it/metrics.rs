@@ -54,12 +54,12 @@ async fn what_is_counted_is_what_happened() {
     world.publish("order:42").await;
     world.settle().await;
     let due = scrape(&world).await;
-    is(&due, "reveille_due_devices", 0.0);
+    is(&due, "reveille_due_devices{}", 0.0);
     world.sim.fcm().answer(Fault::new(FaultKind::Status { status: 503, reason: None, retry_after: Some("30".into()) }));
     world.clock.advance(Duration::from_secs(63));
     let waiting = scrape(&world).await;
-    is(&waiting, "reveille_due_devices", 1.0);
-    is(&waiting, "reveille_oldest_due_age_seconds", 10.0);
+    is(&waiting, "reveille_due_devices{}", 1.0);
+    is(&waiting, "reveille_oldest_due_age_seconds{}", 10.0);
     world.settle().await;
     let seen = scrape(&world).await;
     is(&seen, &format!("reveille_events_accepted_total{{app=\"{}\"}}", world.app), 2.0);
@@ -92,10 +92,10 @@ async fn a_lease_and_a_lost_call_show() {
     let _phone = world.phone("pixel").follows(&["order:42"]).await;
     world.publish("order:42").await;
     let _never_made = world.claim().await;
-    is(&scrape(&world).await, "reveille_leased_devices", 1.0);
+    is(&scrape(&world).await, "reveille_leased_devices{}", 1.0);
     world.later(Duration::from_secs(46)).await;
     let seen = scrape(&world).await;
-    is(&seen, "reveille_leased_devices", 0.0);
+    is(&seen, "reveille_leased_devices{}", 0.0);
     is(&seen, "reveille_attempts_total{transport=\"fcm\",outcome=\"unknown\",meaning=\"unknown\"}", 1.0);
     is(&seen, "reveille_decisions_total{class=\"background\",decision=\"sent\",reason=\"retry\"}", 1.0);
 }
@@ -140,7 +140,8 @@ fn everything() -> String {
     let (metrics, second) = (Metrics::default(), Duration::from_secs(1));
     metrics.events_accepted(app, 1);
     metrics.decided(class, "sent", "news");
-    metrics.called(transport, class, Meaning::Accepted, second);
+    metrics.called(transport, Meaning::Accepted, second);
+    metrics.told(transport, class);
     metrics.fetched(transport, class, second);
     metrics.came(transport, class, Tally::WokeByPush);
     metrics.polled("sync", "page");

@@ -43,6 +43,7 @@ pub async fn follow(relay: &Relay, screen: Screen, event: &str, limit: Duration,
     tokio::pin!(stop);
     let mut shown = Value::Null;
     loop {
+        let mut pause = LOOK_EVERY;
         match relay.get(&["events", event], &[]).await {
             Ok(answer) => {
                 let now = standing(&answer.body);
@@ -59,7 +60,10 @@ pub async fn follow(relay: &Relay, screen: Screen, event: &str, limit: Duration,
             }
             Err(failure) if failure.pause.is_none() => return Err(failure.into()),
             // It is durable, whatever becomes of the relay.
-            Err(failure) => screen.aside(format!("reveille: {failure}; trying again")),
+            Err(failure) => {
+                pause = failure.pause.map_or(pause, |asked| asked.max(pause));
+                screen.aside(format!("reveille: {failure}; trying again"));
+            }
         }
         if began.elapsed() >= limit {
             let pending = text(&shown["devices"]["pending"]);
@@ -68,7 +72,7 @@ pub async fn follow(relay: &Relay, screen: Screen, event: &str, limit: Duration,
             return Err(Failure::new(Exit::Failed, why).into());
         }
         tokio::select! {
-            () = sleep(LOOK_EVERY) => {}
+            () = sleep(pause) => {}
             stopped = &mut stop => {
                 stopped?;
                 return Err(Failure::new(Exit::Failed, "interrupted; the relay goes on waking the devices").into());
