@@ -273,6 +273,11 @@ impl Metrics {
         self.0.events_accepted.get_or_create(&OfApp { app: app.to_string() }).inc_by(events as u64);
     }
 
+    /// An app was deleted.
+    pub fn forget(&self, app: AppId) {
+        self.0.events_accepted.remove(&OfApp { app: app.to_string() });
+    }
+
     /// A device that was due was decided about.
     pub fn decided(&self, class: Class, decision: &'static str, reason: &'static str) {
         self.0.decisions.get_or_create(&Decision { class: class.as_str(), decision, reason }).inc();

@@ -208,6 +208,7 @@ pub async fn remove(State(api): State<Api>, caller: Caller, Path(app): Path<AppI
         return Err(Problem::not_found("app"));
     }
     api.transports.retire_app(app);
+    api.store.metrics().forget(app);
     Ok(StatusCode::NO_CONTENT)
 }
 

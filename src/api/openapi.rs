@@ -115,8 +115,10 @@ fn complete_operation(operation: &mut Value) {
         strip_null(&mut parameter["schema"]);
     }
     if takes_app_key {
-        if let Some(schemes) = operation.get_mut("security").and_then(Value::as_array_mut) {
-            schemes.push(json!({"operatorKey": []}));
+        let operators = json!({"operatorKey": []});
+        let schemes = operation.get_mut("security").and_then(Value::as_array_mut);
+        if let Some(schemes) = schemes.filter(|schemes| !schemes.contains(&operators)) {
+            schemes.push(operators);
         }
         parameters.push(json!({"$ref": "#/components/parameters/Reveille-App"}));
     }

@@ -97,7 +97,7 @@ fn what_breaks_clients_is_found() {
     };
     assert_eq!(broken_by(&|_| {}), Vec::<String>::new());
     type Case<'a> = (&'a str, &'a dyn Fn(&mut Value));
-    let cases: [Case<'_>; 6] = [
+    let cases: [Case<'_>; 10] = [
         ("GET /v1/stats is gone", &|new| drop(new["paths"].as_object_mut().unwrap().remove("/v1/stats"))),
         ("Attempt.reason is gone", &|new| {
             drop(new["components"]["schemas"]["Attempt"]["properties"].as_object_mut().unwrap().remove("reason"));
@@ -110,6 +110,18 @@ fn what_breaks_clients_is_found() {
         }),
         ("GET /v1/stats answers no 200", &|new| {
             drop(new["paths"]["/v1/stats"]["get"]["responses"].as_object_mut().unwrap().remove("200"));
+        }),
+        ("EventDraft.type takes less", &|new| {
+            new["components"]["schemas"]["EventDraft"]["properties"]["type"]["maxLength"] = 100.into();
+        }),
+        ("Attempt.try is something else", &|new| {
+            new["components"]["schemas"]["Attempt"]["properties"]["try"]["type"] = "string".into();
+        }),
+        ("Attempt.wake may be absent", &|new| {
+            new["components"]["schemas"]["Attempt"]["required"].as_array_mut().unwrap().retain(|name| name != "wake");
+        }),
+        ("GET /v1/me does not take {\"appKey\":[]} any more", &|new| {
+            new["paths"]["/v1/me"]["get"]["security"].as_array_mut().unwrap().retain(|way| way["appKey"].is_null());
         }),
         ("GET /v1/stats: since is needed now", &|new| {
             new["paths"]["/v1/stats"]["get"]["parameters"][0]["required"] = true.into();
@@ -140,6 +152,11 @@ fn breaks(old: &Value, new: &Value) -> Vec<String> {
         let successes = operation["responses"].as_object().unwrap().keys().filter(|status| status.starts_with('2'));
         let gone = successes.filter(|status| now["responses"][status.as_str()].is_null());
         broken.extend(gone.map(|status| format!("{method} {path} answers no {status}")));
+        for way in operation["security"].as_array().into_iter().flatten() {
+            if !now["security"].as_array().is_some_and(|ways| ways.contains(way)) {
+                broken.push(format!("{method} {path} does not take {way} any more"));
+            }
+        }
         let parameters = |of: &Value| of["parameters"].as_array().cloned().unwrap_or_default();
         for parameter in parameters(now).iter().filter(|parameter| parameter["required"] == true) {
             let was = parameters(operation).into_iter().find(|it| it["name"] == parameter["name"]);
@@ -156,14 +173,59 @@ fn breaks(old: &Value, new: &Value) -> Vec<String> {
         let properties = schema["properties"].as_object().into_iter().flatten();
         let gone = properties.filter(|(property, _)| now["properties"][property.as_str()].is_null());
         broken.extend(gone.map(|(property, _)| format!("{name}.{property} is gone")));
-        // Only what clients send can be asked for; what they get may become surer.
+        // Only what clients send can be asked for; what they get may become surer, but not less sure.
         let is_sent = schema["additionalProperties"] == false;
+        let kept = schema["properties"].as_object().into_iter().flatten();
+        for (property, was) in kept.filter(|(property, _)| now["properties"][property.as_str()].is_object()) {
+            let is = &now["properties"][property];
+            if ["type", "$ref", "format", "oneOf", "items"]
+                .iter()
+                .any(|part| without_words(&was[part]) != without_words(&is[part]))
+            {
+                broken.push(format!("{name}.{property} is something else"));
+            }
+            let bounds =
+                [("maxLength", true), ("maximum", true), ("maxItems", true), ("minLength", false), ("minimum", false)];
+            let narrower = bounds.iter().any(|(bound, most)| match (was[bound].as_u64(), is[bound].as_u64()) {
+                (None, is) => is.is_some(),
+                (Some(was), Some(is)) => {
+                    if *most {
+                        is < was
+                    } else {
+                        is > was
+                    }
+                }
+                (Some(_), None) => false,
+            });
+            if is_sent && (narrower || was["pattern"] != is["pattern"]) {
+                broken.push(format!("{name}.{property} takes less"));
+            }
+        }
+        let surer = names(schema, "required").difference(&names(now, "required")).cloned().collect::<Vec<_>>();
+        broken.extend(
+            surer
+                .iter()
+                .filter(|_| !is_sent && now.is_object())
+                .map(|property| format!("{name}.{property} may be absent")),
+        );
         let needed = names(now, "required").difference(&names(schema, "required")).cloned().collect::<Vec<_>>();
         broken.extend(needed.iter().filter(|_| is_sent).map(|property| format!("{name}.{property} is needed now")));
         let words = names(schema, "enum").difference(&names(now, "enum")).cloned().collect::<Vec<_>>();
         broken.extend(words.iter().map(|word| format!("{name} lacks {word:?}")));
     }
     broken
+}
+
+/// A schema without what only people read.
+fn without_words(schema: &Value) -> Value {
+    match schema {
+        Value::Object(members) => {
+            let members = members.iter().filter(|(name, _)| !["description", "examples"].contains(&name.as_str()));
+            members.map(|(name, member)| (name.clone(), without_words(member))).collect()
+        }
+        Value::Array(items) => items.iter().map(without_words).collect(),
+        other => other.clone(),
+    }
 }
 
 /// Schemathesis, which nobody here wrote, makes up requests from the description and holds the answers against it.
