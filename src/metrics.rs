@@ -3,7 +3,7 @@
 
 use std::{
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, OnceLock, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
@@ -80,6 +80,43 @@ struct AtScrape {
     devices: Family<OfAppWith, Gauge>,
     alarms: Family<OfApp, Gauge>,
     wake_rate: Family<RateOf, Seconds>,
+}
+
+/// The requests of a route.
+#[derive(Debug)]
+pub struct Requests {
+    metrics: Metrics,
+    method: &'static str,
+    route: String,
+    duration: Histogram,
+    /// The first of its statuses, which are all that most routes have.
+    by_status: [OnceLock<(u16, Counter)>; 4],
+}
+
+impl Requests {
+    /// One was answered.
+    pub fn answered(&self, status: u16, took: Duration) {
+        self.duration.observe(took.as_secs_f64());
+        let of_status = || {
+            let answered = Answered { method: self.method, route: self.route.clone(), status };
+            self.metrics.0.requests.get_or_create_owned(&answered)
+        };
+        let mut known = self.by_status.iter().map(|place| place.get_or_init(|| (status, of_status())));
+        match known.find(|(of, _)| *of == status) {
+            Some((_, counter)) => drop(counter.inc()),
+            None => drop(of_status().inc()),
+        }
+    }
+
+    /// Whose they are.
+    pub fn route(&self) -> &str {
+        &self.route
+    }
+
+    /// By which method.
+    pub fn method(&self) -> &'static str {
+        self.method
+    }
 }
 
 /// How it stands at the moment of a scrape.
@@ -331,11 +368,10 @@ impl Metrics {
         self.0.polls.get_or_create(&Poll { route, result }).inc();
     }
 
-    /// A request was answered.
-    pub fn answered(&self, method: &'static str, route: &str, status: u16, took: Duration) {
-        self.0.requests.get_or_create(&Answered { method, route: route.to_owned(), status }).inc();
-        let route = Route { method, route: route.to_owned() };
-        self.0.request_duration.get_or_create(&route).observe(took.as_secs_f64());
+    /// The requests of a route, to be counted without looking for them each time.
+    pub fn requests(&self, method: &'static str, route: &str) -> Requests {
+        let duration = self.0.request_duration.get_or_create_owned(&Route { method, route: route.to_owned() });
+        Requests { metrics: self.clone(), method, route: route.to_owned(), duration, by_status: Default::default() }
     }
 
     /// A provider was, or was to be, given a new token.

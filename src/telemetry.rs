@@ -57,12 +57,20 @@ pub fn init(filter: &str, format: LogFormat, collector: Option<&str>) -> anyhow:
         LogFormat::Text => log.with_ansi(std::io::stderr().is_terminal()).boxed(),
         LogFormat::Json => log.json().flatten_event(true).boxed(),
     };
-    let is_trace = |metadata: &tracing::Metadata<'_>| metadata.target() == traces::TARGET;
-    // One filter and not one around the other: only so each place in the code knows once and for all that nobody listens to it.
-    let log = log.with_filter(filter.and(filter_fn(move |metadata| !is_trace(metadata))));
-    let spans = collector.map(traces::start).transpose()?;
-    let spans = spans.map(|tracer| tracing_opentelemetry::layer().with_tracer(tracer).with_filter(filter_fn(is_trace)));
-    let started = tracing_subscriber::registry().with(log).with(spans).try_init();
+    let started = match collector {
+        // One filter for all: with one for each layer every span of the log costs more, and there is one for each request.
+        None => {
+            let no_traces =
+                format!("{}=off", traces::TARGET).parse().context("the target of traces is no directive")?;
+            tracing_subscriber::registry().with(log).with(filter.add_directive(no_traces)).try_init()
+        }
+        Some(collector) => {
+            let is_trace = |metadata: &tracing::Metadata<'_>| metadata.target() == traces::TARGET;
+            let log = log.with_filter(filter.and(filter_fn(move |metadata| !is_trace(metadata))));
+            let spans = tracing_opentelemetry::layer().with_tracer(traces::start(collector)?);
+            tracing_subscriber::registry().with(log).with(spans.with_filter(filter_fn(is_trace))).try_init()
+        }
+    };
     started.map_err(|error| anyhow!("cannot start the log: {error}"))?;
     Ok(Telemetry(()))
 }

@@ -40,7 +40,7 @@ use axum::{
     routing::get,
 };
 use secrecy::SecretString;
-use tower::util::MapRequestLayer;
+use tower::util::{MapRequestLayer, option_layer};
 use tower_http::{
     catch_panic::CatchPanicLayer,
     request_id::{MakeRequestId, PropagateRequestIdLayer, RequestId, SetRequestIdLayer},
@@ -48,11 +48,12 @@ use tower_http::{
 };
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use self::{auth::Limiters, problem::Problem};
+use self::{auth::Limiters, counted::CountLayer, problem::Problem};
 use crate::{
     domain::{credential::AnyTokenUri, time::Clock},
     secret::Secrets,
     store::Store,
+    telemetry::traces,
     transport::Transports,
 };
 
@@ -199,8 +200,8 @@ fn wrap(routes: Router<Api>, api: Api) -> Router {
         })
         .with_state(api)
         .layer(CatchPanicLayer::custom(panicked))
-        .layer(middleware::from_fn(traced::trace))
-        .layer(middleware::from_fn_with_state(metrics, counted::count))
+        .layer(option_layer(traces::are_on().then(|| middleware::from_fn(traced::trace))))
+        .layer(CountLayer(metrics))
         .layer(TraceLayer::new_for_http().make_span_with(span))
         .layer(PropagateRequestIdLayer::new(REQUEST_ID))
         .layer(SetRequestIdLayer::new(REQUEST_ID, NewRequestId))
