@@ -145,7 +145,7 @@ fn everything() -> String {
     metrics.fetched(transport, class, second);
     metrics.came(transport, class, Tally::WokeByPush);
     metrics.polled("sync", "page");
-    metrics.answered("GET", "/v1/sync", 200, second);
+    metrics.requests("GET", "/v1/sync").answered(200, second);
     metrics.operated("page", second);
     metrics.failed("page");
     metrics.shared("accept", 1);
