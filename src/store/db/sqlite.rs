@@ -39,7 +39,12 @@ pub struct File {
     writer: Writer,
     cleaner: Cleaner,
     marks: Marks,
+    claim: Claim,
 }
+
+/// Keeps others away from the file until it is closed.
+#[derive(Debug, Clone)]
+struct Claim(Arc<Mutex<Option<std::fs::File>>>);
 
 /// Writes the WAL back, and takes out of the files what has been deleted: it holds the writer up, so it does not wait long.
 #[derive(Debug, Clone)]
@@ -103,6 +108,7 @@ impl File {
         let place = Place::of(url)?;
         let cannot = || format!("cannot open the database {url}");
         place.make_private().with_context(cannot)?;
+        let claim = Claim(Arc::new(Mutex::new(Some(place.claim().await.with_context(cannot)?))));
         let mut connection = place.connect_to_write().with_context(cannot)?;
         let migrated = migrations::apply(&mut connection);
         migrated.with_context(|| format!("cannot bring the database {url} up to date"))?;
@@ -116,7 +122,7 @@ impl File {
         let wal = place::wal(&connection).with_context(cannot)?;
         let writer = Writer::new(place.clone(), connection, marks.clone(), move || wal.sync_data());
         on_a_thread("checkpoint", checkpoint::run(cleaner.clone(), writer.commits().await?));
-        Ok(Self { readers: Readers::new(place), writer, cleaner, marks })
+        Ok(Self { readers: Readers::new(place), writer, cleaner, marks, claim })
     }
 
     pub fn marks(&self) -> &Marks {
@@ -171,6 +177,7 @@ impl File {
         }
         // The last one: with it the WAL goes, which the writer brings to the disk.
         self.cleaner.close();
+        self.claim.0.lock().unwrap_or_else(PoisonError::into_inner).take();
     }
 }
 

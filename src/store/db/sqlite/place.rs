@@ -1,10 +1,11 @@
 //! Where a SQLite database lies, and how it is opened.
 
 use std::{
-    fs::{File, OpenOptions},
+    fs::{File, OpenOptions, TryLockError},
+    io::ErrorKind,
     os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context, bail, ensure};
@@ -15,6 +16,8 @@ use crate::store::db::error::Result;
 
 /// How long a writer waits for another process, such as a backup.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long one that comes after another waits for it to be gone.
+const CLAIM_TIMEOUT: Duration = Duration::from_secs(3);
 /// Every statement is known to each connection: preparing one costs as much as running it.
 const STATEMENTS: usize = 500;
 /// The WAL is written back aside; should that fail, the writer does it itself at this many pages (256 MiB).
@@ -63,8 +66,30 @@ impl Place {
             return Ok(());
         }
         match OpenOptions::new().write(true).create_new(true).mode(0o600).open(&self.path) {
-            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(()),
             made => made.map(drop),
+        }
+    }
+
+    /// Claims the database for as long as the file that is answered stays open: what a process remembers of its own writes holds only if
+    /// nobody else writes (decision 11).
+    pub async fn claim(&self) -> anyhow::Result<File> {
+        let path = self.path.canonicalize()?;
+        let lock = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(beside(&path, "-lock"))?;
+        let since = Instant::now();
+        loop {
+            match lock.try_lock() {
+                Ok(()) => return Ok(lock),
+                Err(TryLockError::WouldBlock) if since.elapsed() < CLAIM_TIMEOUT => {
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                }
+                Err(TryLockError::WouldBlock) => bail!(
+                    "another process is at work on it: stop it first. SQLite is for one process; several share PostgreSQL (docs/scaling.md)"
+                ),
+                // There are file systems without locks; there it is up to the operator.
+                Err(TryLockError::Error(error)) if error.kind() == ErrorKind::Unsupported => return Ok(lock),
+                Err(TryLockError::Error(error)) => return Err(error.into()),
+            }
         }
     }
 
