@@ -56,6 +56,9 @@ struct Inner {
     requests: Family<Answered, Counter>,
     request_duration: Histograms<Route>,
     polls: Family<Poll, Counter>,
+    live: Family<Open, Gauge>,
+    live_began: Family<Open, Counter>,
+    live_events: Family<Open, Counter>,
     operation_duration: Histograms<Operation>,
     failures: Family<Operation, Counter>,
     batches: Histograms<Queue>,
@@ -116,6 +119,29 @@ impl Requests {
     /// By which method.
     pub fn method(&self) -> &'static str {
         self.method
+    }
+}
+
+/// The ways of a live connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Channel {
+    /// A poll that waits.
+    LongPoll,
+    /// Server-sent events.
+    Sse,
+    /// A WebSocket.
+    WebSocket,
+}
+
+impl Channel {
+    const ALL: [Self; 3] = [Self::LongPoll, Self::Sse, Self::WebSocket];
+
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::LongPoll => "long_poll",
+            Self::Sse => "sse",
+            Self::WebSocket => "websocket",
+        }
     }
 }
 
@@ -186,6 +212,7 @@ labels! {
     Answered { method: &'static str, route: String, status: u16 }
     Route { method: &'static str, route: String }
     Poll { route: &'static str, result: &'static str }
+    Open { channel: &'static str }
     Operation { operation: &'static str }
     Queue { queue: &'static str }
 }
@@ -222,6 +249,9 @@ impl Default for Metrics {
             requests: Family::default(),
             request_duration: Family::new_with_constructor(durations),
             polls: Family::default(),
+            live: Family::default(),
+            live_began: Family::default(),
+            live_events: Family::default(),
             operation_duration: Family::new_with_constructor(durations),
             failures: Family::default(),
             batches: Family::new_with_constructor(sizes),
@@ -253,6 +283,9 @@ impl Inner {
         all.register("http_requests", "Requests answered", self.requests.clone());
         all.register("http_request_duration_seconds", "How long requests took", self.request_duration.clone());
         all.register("polls", "Polls by what they were answered", self.polls.clone());
+        all.register("live_connections", "Live connections that are open", self.live.clone());
+        all.register("live_connections_begun", "Live connections that have begun", self.live_began.clone());
+        all.register("live_events", "Events that went out on live connections", self.live_events.clone());
         all.register("store_operation_duration_seconds", "How long the store took", self.operation_duration.clone());
         all.register("store_failures", "Operations of the store that failed", self.failures.clone());
         all.register("group_commit_requests", "Requests that shared a transaction", self.batches.clone());
@@ -292,6 +325,11 @@ impl Inner {
             for result in ["ok", "failed"] {
                 self.token_refreshes.get_or_create(&Refresh { transport, result }).inc_by(0);
             }
+        }
+        for channel in Channel::ALL.map(Channel::as_str) {
+            self.live.get_or_create(&Open { channel }).set(0);
+            self.live_began.get_or_create(&Open { channel }).inc_by(0);
+            self.live_events.get_or_create(&Open { channel }).inc_by(0);
         }
         for result in ["new", "replayed", "key_reused", "no_app", "busy", "failed"] {
             self.accept_requests.get_or_create(&Resulting { result }).inc_by(0);
@@ -372,6 +410,20 @@ impl Metrics {
     pub fn requests(&self, method: &'static str, route: &str) -> Requests {
         let duration = self.0.request_duration.get_or_create_owned(&Route { method, route: route.to_owned() });
         Requests { metrics: self.clone(), method, route: route.to_owned(), duration, by_status: Default::default() }
+    }
+
+    /// A live connection began (1) or ended (-1).
+    pub fn connected(&self, channel: Channel, change: i64) {
+        let channel = Open { channel: channel.as_str() };
+        self.0.live.get_or_create(&channel).inc_by(change);
+        if change > 0 {
+            self.0.live_began.get_or_create(&channel).inc();
+        }
+    }
+
+    /// So many events went out on a live connection.
+    pub fn passed_on(&self, channel: Channel, events: usize) {
+        self.0.live_events.get_or_create(&Open { channel: channel.as_str() }).inc_by(events as u64);
     }
 
     /// A provider was, or was to be, given a new token.

@@ -278,7 +278,8 @@ impl Api {
     /// Records what a poll has done, if it has done anything. Answers how many heads in a row the device has missed.
     async fn visit(&self, poller: &Poller, fetched: Position, acked: Position, wake: Option<WakeId>) -> Result<u32> {
         if self.is_news(poller, fetched, acked) {
-            let visit = Visit { app: poller.app, device: poller.device, fetched: fetched.max(acked), acked, wake };
+            let visit =
+                Visit { app: poller.app, device: poller.device, fetched: fetched.max(acked), acked, wake, live: false };
             return Ok(self.store.visit(visit).await?.missed);
         }
         Ok(poller.missed)

@@ -45,6 +45,19 @@ pub struct Situation<'a> {
     pub pace: Pace,
     /// Until when an accepted alert lies at Apple for this device, which a background push would replace (contract §8).
     pub alert_stored_until: Option<Timestamp>,
+    /// What time a device with a live connection is given to come by itself (contract §8, `online_grace_s`).
+    pub grace: Grace,
+}
+
+/// The time that a device with a live connection is given before it is pushed to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Grace {
+    /// It has no live connection.
+    None,
+    /// So many seconds, from now on.
+    Begins(u32),
+    /// It has begun before, and ends then.
+    Ends(Timestamp),
 }
 
 /// How often a device may be pushed to in one class, and what has gone before.
@@ -133,6 +146,8 @@ pub enum DeferReason {
     ProviderDown,
     /// The device is being called on behalf of its other class, and that call is in the way.
     CallUnderWay,
+    /// It has a live connection, and is given time to come by itself.
+    Online,
 }
 
 /// Why no wake goes out (contract §7).
@@ -141,6 +156,8 @@ pub enum DeferReason {
 pub enum DropReason {
     /// The device is already there.
     AlreadyFetched,
+    /// It has come by its live connection.
+    Online,
     /// A provider has already accepted a wake for all of it.
     AlreadyTold,
     /// It has been told as often as the list says, and never came.
@@ -158,9 +175,9 @@ pub enum DropReason {
 }
 
 impl DeferReason {
-    /// Whether people want to read of it; to be given time after a push is the ordinary course of things.
+    /// Whether people want to read of it; to be given time, be it after a push or on a live connection, is the ordinary course of things.
     pub const fn belongs_in_timeline(self) -> bool {
-        !matches!(self, Self::Rewake | Self::CallUnderWay)
+        !matches!(self, Self::Rewake | Self::CallUnderWay | Self::Online)
     }
 }
 
@@ -201,7 +218,7 @@ pub fn decide(situation: &Situation<'_>, now: Timestamp) -> Decision {
         (_, CredentialFit::Missing, _) => return Decision::Drop(DropReason::NoCredential),
         _ => {}
     }
-    match situation.latest_wait(rewake_at) {
+    match situation.latest_wait(rewake_at, again, now) {
         Some((until, _)) if again && until >= wake.expires_at => Decision::Drop(DropReason::Unanswered),
         // News that has to wait longer than it is worth is looked at once more when it ends.
         Some((until, reason)) if until > now => Decision::Defer(until.min(wake.expires_at), reason),
@@ -211,9 +228,16 @@ pub fn decide(situation: &Situation<'_>, now: Timestamp) -> Decision {
 
 impl Situation<'_> {
     /// Of all that a wake has to wait for, what takes the longest.
-    fn latest_wait(&self, rewake_at: Option<Timestamp>) -> Option<(Timestamp, DeferReason)> {
+    fn latest_wait(&self, rewake_at: Option<Timestamp>, again: bool, now: Timestamp) -> Option<(Timestamp, DeferReason)> {
         let Pace { pushed_at, gap_s, bucket, budget } = self.pace;
         let background = self.wake.class == Class::Background;
+        // Only for news, and only if to come helps: what insists is pushed in any case.
+        let may_come = !again && self.wake.stage == Stage::Fresh && self.wake.cancel_on == CancelOn::Fetch;
+        let grace_ends = match self.grace {
+            Grace::None => None,
+            Grace::Begins(grace_s) => Some(now + seconds(grace_s)),
+            Grace::Ends(at) => Some(at),
+        };
         let waits = [
             rewake_at.map(|at| (at, DeferReason::Rewake)),
             pushed_at.map(|at| (at + seconds(gap_s), DeferReason::Gap)),
@@ -225,6 +249,7 @@ impl Situation<'_> {
                 CredentialFit::Resting(until) => Some((until, DeferReason::ProviderDown)),
                 CredentialFit::Fits | CredentialFit::Missing => None,
             },
+            grace_ends.filter(|_| may_come).map(|at| (at, DeferReason::Online)),
         ];
         waits.into_iter().flatten().max_by_key(|(at, _)| *at)
     }
@@ -270,6 +295,7 @@ mod tests {
                 budget: Budget { burst: 2, refill_s: 1800 },
             },
             alert_stored_until: None,
+            grace: Grace::None,
         }
     }
 
@@ -337,6 +363,18 @@ mod tests {
                     s.pace.bucket = Bucket { full_at: then(35) };
                 },
                 Defer(then(9), DeferReason::AlertStored),
+            ),
+            ("online", &|s| s.grace = Grace::Begins(60), Defer(then(1), DeferReason::Online)),
+            ("online, and in its grace", &|s| s.grace = Grace::Ends(then(1)), Defer(then(1), DeferReason::Online)),
+            ("online, and its grace is over", &|s| s.grace = Grace::Ends(NOW), Send),
+            ("online without grace", &|s| s.grace = Grace::Begins(0), Send),
+            ("online, and already there", &|s| (s.grace, s.reached) = (Grace::Begins(60), Position(7)), Drop(DropReason::AlreadyFetched)),
+            ("online, but it insists", &|s| (s.grace, s.wake.cancel_on) = (Grace::Begins(60), CancelOn::Never), Send),
+            ("online, and a call failed", &|s| (s.grace, s.wake.stage) = (Grace::Begins(60), Stage::Open), Send),
+            (
+                "online, and in a gap that ends later",
+                &|s| (s.grace, s.pace.pushed_at) = (Grace::Begins(30), Some(NOW)),
+                Defer(then(1), DeferReason::Gap),
             ),
             ("told just now", &|s| told(s, 1, NOW), Defer(then(10), DeferReason::Rewake)),
             ("told ten minutes ago, and silent", &|s| told(s, 1, ago(10)), Send),

@@ -118,6 +118,7 @@ impl DeferReason {
             Self::Quarantined => "quarantined",
             Self::ProviderDown => "provider down",
             Self::CallUnderWay => "call under way",
+            Self::Online => "online",
         }
     }
 }
@@ -126,7 +127,7 @@ impl DropReason {
     /// What it means that a wake ends for this reason.
     pub const fn decided(self) -> Decided {
         match self {
-            Self::AlreadyFetched | Self::AlreadyTold => Decided::Suppressed,
+            Self::AlreadyFetched | Self::Online | Self::AlreadyTold => Decided::Suppressed,
             Self::Unanswered | Self::Expired | Self::Gone | Self::Stale | Self::NoCredential | Self::Unfollowed => {
                 Decided::Skipped
             }
@@ -137,6 +138,7 @@ impl DropReason {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::AlreadyFetched => "already fetched",
+            Self::Online => "online",
             Self::AlreadyTold => "already told",
             Self::Unanswered => "unanswered",
             Self::Expired => "expired",

@@ -6,7 +6,8 @@ use serde_json::Value;
 
 use super::{
     Error, Result, Store,
-    db::{Json, Word, row},
+    db::{Json, Word, retry, row},
+    live,
 };
 use crate::{
     domain::{
@@ -147,7 +148,9 @@ impl Store {
     /// Ends an app at once; the janitor takes its rows away in chunks.
     pub async fn delete_app(&self, id: AppId) -> Result<bool> {
         let sql = "update apps set deleted_at = $2 where id = $1 and deleted_at is null";
-        Ok(self.db().execute(sql, (Word(id), self.inner.clock.now().as_ms())).await? > 0)
+        let deleted = self.db().execute(sql, (Word(id), self.inner.clock.now().as_ms())).await? > 0;
+        self.ring();
+        Ok(deleted)
     }
 
     /// Keeps a new key; only the hash of `secret` is stored.
@@ -187,8 +190,23 @@ impl Store {
 
     /// Ends a key.
     pub async fn delete_key(&self, app: AppId, key: KeyId) -> Result<bool> {
+        let deleted = retry(|| self.try_delete_key(app, key)).await?;
+        if deleted {
+            self.ring();
+        }
+        Ok(deleted)
+    }
+
+    async fn try_delete_key(&self, app: AppId, key: KeyId) -> Result<bool> {
+        let mut tx = self.db().begin().await?;
+        live::changed(&mut tx, app, &[key.to_string()], self.inner.clock.now()).await?;
         let sql = "delete from app_keys where app_id = $1 and id = $2";
-        Ok(self.db().execute(sql, (Word(app), Word(key))).await? > 0)
+        if tx.execute(sql, (Word(app), Word(key))).await? == 0 {
+            tx.leave().await?;
+            return Ok(false);
+        }
+        tx.commit().await?;
+        Ok(true)
     }
 
     /// Who holds this app key; `None` if nobody does, or it has expired.

@@ -206,7 +206,7 @@ impl Store {
         };
         let serving = around.serving(standing);
         let fit = if serving.is_some() { CredentialFit::Fits } else { CredentialFit::Missing };
-        let mut situation = standing.situation(&about, fit, settings);
+        let mut situation = standing.situation(&about, fit, settings, now);
         let mut decision = policy::decide(&situation, now);
         if let (Decision::Send, Some((serving, _))) = (decision, &serving) {
             decision = match outbox.call_under_way(standing, about.candidate.class) {

@@ -7,7 +7,7 @@ use super::{
     Result, Store,
     db::{Tx, Word, retry, row, rows},
     erase::{Erasure, Progress},
-    levels, operations,
+    levels, live, operations,
 };
 use crate::domain::{
     device::{DeviceStatus, Environment, Platform, TokenKind, Transport},
@@ -226,6 +226,8 @@ impl Store {
             "delete from device_tokens where app_id = $1 and device_id = $2",
             "delete from follows where app_id = $1 and device_id = $2",
             "delete from levels where app_id = $1 and device_id = $2",
+            "delete from presence where app_id = $1 and device_id = $2",
+            "delete from tickets where app_id = $1 and device_id = $2",
         ] {
             tx.execute(sql, (Word(app), Word(device))).await?;
         }
@@ -233,6 +235,7 @@ impl Store {
             tx.leave().await?;
             return Ok(false);
         }
+        live::device_changed(&mut tx, app, device, now).await?;
         // Timeline and feed may be long: one chunk now, and the rest goes on by itself.
         let erasure = Erasure { app, subject: Subject::Device(device), through, asked_at: now };
         let mut removed = Removed::default();
@@ -241,6 +244,7 @@ impl Store {
             operations::keep(&mut tx, id::new(now), &erasure, removed, progress).await?;
         }
         tx.commit().await?;
+        self.ring();
         if progress == Progress::More {
             self.inner.erasing.notify_one();
         }

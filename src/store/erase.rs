@@ -5,7 +5,7 @@ use serde::Serialize;
 use super::{
     Result,
     db::{Tx, Values, Word, rows},
-    follows, levels,
+    follows, levels, live,
 };
 use crate::domain::{
     feed::{FeedName, Position},
@@ -94,6 +94,7 @@ impl Chunk<'_> {
     /// without its device, and who is left can be found again.
     async fn devices(&mut self, devices: &[Word<DeviceId>]) -> Result<()> {
         self.hold(devices).await?;
+        self.tell_connections(devices).await?;
         self.removed.follows += self
             .delete(
                 "delete from follows where app_id = $1 and (device_id, feed) in (
@@ -117,6 +118,12 @@ impl Chunk<'_> {
                 devices,
             )
             .await?;
+        for sql in [
+            "delete from presence where app_id = $1 and device_id in (select atom from jsonb_each($2))",
+            "delete from tickets where app_id = $1 and device_id in (select atom from jsonb_each($2))",
+        ] {
+            self.tx.execute(sql, (Word(self.app), rows(devices)?)).await?;
+        }
         self.history(devices, None).await?;
         self.removed.devices += self
             .delete(
@@ -244,6 +251,7 @@ impl Chunk<'_> {
             }
             self.hold(&devices).await?;
             follows::remove(self.tx, self.app, &devices, std::slice::from_ref(feed), self.now).await?;
+            self.tell_connections(&devices).await?;
             // A call under way keeps its lease, but not the name; should it have to be repeated, its time is over.
             let sql = "update levels set wake_feed = null, wake_expires_at = $4
                        where app_id = $1 and device_id in (select atom from jsonb_each($2)) and wake_feed = $3";
@@ -253,6 +261,11 @@ impl Chunk<'_> {
             self.left -= devices.len() as i64 * ROWS_EACH;
         }
         Ok(())
+    }
+
+    async fn tell_connections(&mut self, devices: &[Word<DeviceId>]) -> Result<()> {
+        let devices: Vec<String> = devices.iter().map(|device| device.0.to_string()).collect();
+        live::changed(self.tx, self.app, &devices, self.now).await
     }
 
     async fn hold(&mut self, devices: &[Word<DeviceId>]) -> Result<()> {

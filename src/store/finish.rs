@@ -382,7 +382,7 @@ impl<'a> Outbox<'a> {
         let Some(about) = standing.about(None, settings) else {
             return;
         };
-        match policy::decide(&standing.situation(&about, CredentialFit::Fits, settings), now) {
+        match policy::decide(&standing.situation(&about, CredentialFit::Fits, settings, now), now) {
             Decision::Send => level.due_at = Some(now.as_ms()),
             Decision::Defer(until, reason) => {
                 level.wait(until, reason);

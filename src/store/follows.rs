@@ -7,6 +7,7 @@ use super::{
     db::{Tx, Word, locking, retry, rows},
     devices::{self, Device},
     levels::{self, close_wake, reached},
+    live,
 };
 use crate::domain::{
     device::followable,
@@ -56,6 +57,7 @@ impl Store {
         }
         let position = add(&mut tx, &device, std::slice::from_ref(feed)).await?;
         raise_for_follow(&mut tx, &device, position, Some(feed), now).await?;
+        live::device_changed(&mut tx, app, device.id, now).await?;
         tx.commit().await?;
         self.ring();
         Ok(Follow::Done)
@@ -67,6 +69,7 @@ impl Store {
     }
 
     async fn try_unfollow(&self, app: AppId, device: DeviceId, feed: &FeedName) -> Result<Follow> {
+        let now = self.inner.clock.now();
         let mut tx = self.db().begin().await?;
         counter(&mut tx, app).await?;
         levels::hold(&mut tx, [(app, device)]).await?;
@@ -74,7 +77,8 @@ impl Store {
             tx.leave().await?;
             return Ok(Follow::NoDevice);
         };
-        remove(&mut tx, app, &[Word(device.id)], std::slice::from_ref(feed), self.inner.clock.now()).await?;
+        remove(&mut tx, app, &[Word(device.id)], std::slice::from_ref(feed), now).await?;
+        live::device_changed(&mut tx, app, device.id, now).await?;
         tx.commit().await?;
         self.ring();
         Ok(Follow::Done)

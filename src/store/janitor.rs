@@ -70,7 +70,8 @@ impl Store {
         let sql = "delete from verdicts where (app_id, transport, environment, minute) in
                      (select app_id, transport, environment, minute from verdicts where minute < $1 limit $2)";
         let verdicts = self.db().execute(sql, (brake::window_from(now).as_ms(), CHUNK)).await?;
-        Ok(keys.max(tokens).max(operations).max(verdicts))
+        let seen = self.forget_connections(now, CHUNK).await?;
+        Ok(keys.max(tokens).max(operations).max(verdicts).max(seen))
     }
 
     /// Attempts whose device or lease is gone, so that no claim comes by to mark them. Each attempt is looked at once, when its lease has
@@ -184,7 +185,7 @@ async fn purge_chunk(tx: &mut Tx, app: Word<AppId>) -> Result<u64> {
         "fanouts" "position" "follows" "device_id, feed" "levels" "device_id, class" "device_tokens" "secret_hash"
         "attempts" "id" "timeline" "device_id, id" "events" "position" "feed_drops" "feed" "idempotency" "key"
         "credentials" "transport, name" "app_keys" "id" "tallies" "what, at, transport, class"
-        "verdicts" "transport, environment, minute" "brakes" "transport, environment" "settled" "app_id" "alarms" "name" "operations" "id"
+        "presence" "device_id" "tickets" "ticket_hash" "view_changes" "position, subject" "verdicts" "transport, environment, minute" "brakes" "transport, environment" "settled" "app_id" "alarms" "name" "operations" "id"
         "devices" "id"
     );
     for sql in statements {

@@ -20,9 +20,11 @@ mod group;
 mod history;
 mod janitor;
 mod levels;
+mod live;
 mod node;
 mod operations;
 mod pollers;
+mod presence;
 mod register;
 mod release;
 mod settings;
@@ -33,6 +35,7 @@ mod stats;
 mod status;
 mod sync;
 mod tallies;
+mod tickets;
 mod timeline;
 mod tokens;
 mod underway;
@@ -47,6 +50,7 @@ use std::{
     time::Duration,
 };
 
+use rand::RngExt as _;
 use tokio::{
     sync::{Notify, watch},
     time::Instant,
@@ -67,14 +71,17 @@ pub use self::{
     fanout::FanOut,
     follows::Follow,
     history::{Attempt, AttemptFilter},
+    live::{CHANGES_KEPT, News},
     operations::Operation,
     pollers::{Known, Poller},
+    presence::Presence,
     register::{Patched, Registered},
     release::{Release, StandingBrake},
     snapshot::{SnapshotItem, SnapshotPage},
     stats::{DeviceCounts, Stats, Step},
     status::{EventCounts, EventState},
     sync::{Feed, FeedPage, Page, PageEntry, PageRequest, Paged},
+    tickets::TICKET,
     timeline::{Entry, Heard, Lagging, Timeline},
     visits::{Visit, Visited},
 };
@@ -183,6 +190,7 @@ struct Inner {
     erasing: Notify,
     accepts: Group<Accept, Accepted>,
     visits: Group<Visit, Visited>,
+    presences: Group<Presence, ()>,
     finishes: Group<Finished, finish::Due>,
     settings: Arc<SettingsCache>,
     /// Devices that bulk work takes at a time: as many as its last claim was asked for, and that is few while several apps are at work.
@@ -238,6 +246,14 @@ impl Store {
             };
             Group::start("visit", &db, tasks, metrics.clone(), write, || fault::point("fetch: after the commit"))
         };
+        let presences = {
+            let (clock, this) = (clock.clone(), rand::rng().random::<u64>().to_string());
+            let write = move |db, batch: Arc<Vec<Presence>>| {
+                let (now, this) = (clock.now(), this.clone());
+                async move { presence::write(&db, now, &this, &batch).await }
+            };
+            Group::start("presence", &db, tasks, metrics.clone(), write, || {})
+        };
         let settings = Arc::new(SettingsCache::default());
         let bulk = Arc::new(AtomicUsize::new(usize::MAX));
         let finishes = {
@@ -263,6 +279,7 @@ impl Store {
             erasing,
             accepts,
             visits,
+            presences,
             finishes,
             settings,
             bulk,
@@ -337,8 +354,13 @@ impl Store {
 
     /// How many requests wait in each queue for a transaction.
     pub fn queues(&self) -> Vec<(&'static str, usize)> {
-        let Inner { accepts, visits, finishes, .. } = &*self.inner;
-        vec![("accept", accepts.waiting()), ("visit", visits.waiting()), ("finish", finishes.waiting())]
+        let Inner { accepts, visits, presences, finishes, .. } = &*self.inner;
+        vec![
+            ("accept", accepts.waiting()),
+            ("visit", visits.waiting()),
+            ("presence", presences.waiting()),
+            ("finish", finishes.waiting()),
+        ]
     }
 
     /// Starts work that writes again and again.

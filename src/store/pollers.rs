@@ -196,7 +196,12 @@ impl Store {
     }
 
     /// Keeps in mind what has been read for a poller.
-    pub(super) fn remember(&self, poller: &Poller, known: Known, feeds: impl ExactSizeIterator<Item = FeedName>) {
+    pub(super) fn remember<'f>(
+        &self,
+        poller: &Poller,
+        known: Known,
+        feeds: impl ExactSizeIterator<Item = &'f FeedName>,
+    ) {
         let (Some(memory), Some(token)) = (&self.inner.memory, &poller.token) else {
             return;
         };

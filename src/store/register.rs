@@ -6,7 +6,7 @@ use super::{
     Result, Store,
     db::{Tx, Word, retry},
     devices::{self, Device, DeviceRow, select_devices},
-    follows, levels,
+    follows, levels, live,
     timeline::{self, NewMoment},
     tokens,
 };
@@ -172,7 +172,8 @@ pub(super) async fn apply(
         tell(tx, &device, change, status_before, now).await?;
     }
 
-    let (newest_follow, counter) = set_feeds(tx, &device, wanted.feeds, reset, now).await?;
+    let FeedsSet { newest: newest_follow, counter, changed: feeds_changed } =
+        set_feeds(tx, &device, wanted.feeds, reset, now).await?;
     if reset {
         (device.fetched, device.acked, device.missed) = (counter, counter, 0);
         devices::put(tx, &device).await?;
@@ -190,6 +191,9 @@ pub(super) async fn apply(
     }
     if reset && !created {
         tokens::end_all_but(tx, &device, secret.as_ref()).await?;
+    }
+    if !created && (reset || feeds_changed) {
+        live::device_changed(tx, app, device.id, now).await?;
     }
     let feeds = follows::feeds_of(tx, app, device.id).await?;
     let cursor = if reset { counter } else { device.acked };
@@ -292,14 +296,24 @@ async fn take_token_from_others(tx: &mut Tx, device: &Device, wanted: &Registrat
     timeline::add(tx, &moments).await
 }
 
-/// Makes the follows what they should be. Answers the newest follow taken, with its feed if it is the only one, and the app's counter.
+/// What a registration has made of a device's follows.
+struct FeedsSet {
+    /// The newest follow taken, with its feed if it is the only one.
+    newest: Option<(Position, Option<FeedName>)>,
+    /// The app's counter.
+    counter: Position,
+    /// Whether the device has come to follow or left any.
+    changed: bool,
+}
+
+/// Makes the follows what they should be.
 async fn set_feeds(
     tx: &mut Tx,
     device: &Device,
     explicit: Option<Vec<FeedName>>,
     reset: bool,
     now: Timestamp,
-) -> Result<(Option<(Position, Option<FeedName>)>, Position)> {
+) -> Result<FeedsSet> {
     let present = follows::feeds_of(tx, device.app, device.id).await?;
     let mut wanted = match explicit {
         Some(feeds) => feeds,
@@ -318,5 +332,5 @@ async fn set_feeds(
         let only = if let [feed] = entering.as_slice() { Some(feed.clone()) } else { None };
         (counter, only)
     });
-    Ok((newest, counter))
+    Ok(FeedsSet { newest, counter, changed: !(leaving.is_empty() && entering.is_empty()) })
 }

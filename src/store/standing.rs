@@ -10,7 +10,7 @@ use crate::domain::{
     event::{CancelOn, Class},
     feed::{FeedName, Position},
     id::{AppId, DeviceId, WakeId},
-    policy::{Candidate, CredentialFit, Followed, Pace, Situation, Stage},
+    policy::{Candidate, CredentialFit, DeferReason, Followed, Grace, Pace, Situation, Stage},
     settings::{ClassPolicy, Confirm, Settings},
     time::Timestamp,
     verdict::Evidence,
@@ -46,6 +46,7 @@ row! {
         pub other_budget_full_at: Option<i64>,
         pub other_wake_class: Option<Word<Class>>,
         pub other_lease_ends_at: Option<i64>,
+        pub online_until: Option<i64>,
     }
 }
 
@@ -62,12 +63,14 @@ macro_rules! select_standings {
                      where f.app_id = l.app_id and f.device_id = l.device_id and f.feed = l.wake_feed) as feed_left,
                  o.told as other_told, o.told_at as other_told_at, o.told_expires_at as other_told_expires_at,
                  o.wakes_unfetched as other_wakes_unfetched, o.budget_full_at as other_budget_full_at,
-                 o.wake_class as other_wake_class, case when o.lease is not null then o.due_at end as other_lease_ends_at
+                 o.wake_class as other_wake_class, case when o.lease is not null then o.due_at end as other_lease_ends_at,
+                 p.until as online_until
              ", $from, "
              cross join devices d
              join apps a on a.id = d.app_id
              left join levels o on o.app_id = l.app_id and o.device_id = l.device_id
-                 and o.class = case l.class when 'alert' then 'background' else 'alert' end ",
+                 and o.class = case l.class when 'alert' then 'background' else 'alert' end
+             left join presence p on p.app_id = l.app_id and p.device_id = l.device_id ",
             $($clause),*
         )
     };
@@ -185,7 +188,13 @@ impl Standing {
     }
 
     /// All that decides about a wake.
-    pub fn situation<'a>(&self, about: &About, credential: CredentialFit, settings: &'a Settings) -> Situation<'a> {
+    pub fn situation<'a>(
+        &self,
+        about: &About,
+        credential: CredentialFit,
+        settings: &'a Settings,
+        now: Timestamp,
+    ) -> Situation<'a> {
         let level = &self.level;
         let class = about.candidate.class;
         let ClassPolicy { gap_s, budget, .. } = *settings.policy(self.platform.0, class);
@@ -213,6 +222,16 @@ impl Standing {
                 budget,
             },
             alert_stored_until: self.alert_stored_until(),
+            grace: self.grace(settings.online_grace_s, now),
+        }
+    }
+
+    /// What time its live connection, if it has one, gives it to come by itself.
+    fn grace(&self, grace_s: u32, now: Timestamp) -> Grace {
+        match (self.level.waits_for, self.level.due_at, self.online_until) {
+            (Some(Word(DeferReason::Online)), Some(due_at), _) => Grace::Ends(Timestamp::from_ms(due_at)),
+            (_, _, Some(until)) if until > now.as_ms() => Grace::Begins(grace_s),
+            _ => Grace::None,
         }
     }
 

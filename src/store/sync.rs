@@ -61,6 +61,8 @@ pub struct Page {
     pub has_more: bool,
     /// What an ETag depends on: it changes with the follows and the newest position in followed feeds.
     pub state: u64,
+    /// The feeds that it is of.
+    pub feeds: Vec<FeedName>,
 }
 
 /// What came of asking for a page.
@@ -148,9 +150,10 @@ impl Store {
     /// The next page of everything a device follows.
     pub async fn page(&self, poller: &Poller, request: PageRequest) -> Result<Paged> {
         let read = async |tx: &mut Tx| device_page(tx, poller.app, poller.device, request).await;
-        let (paged, follows) = self.timed("page", self.db().read(read)).await?;
-        if let Paged::Page(_) = paged {
-            self.remember(poller, known(&follows), follows.into_iter().map(|followed| followed.feed));
+        let (mut paged, follows) = self.timed("page", self.db().read(read)).await?;
+        if let Paged::Page(page) = &mut paged {
+            self.remember(poller, known(&follows), follows.iter().map(|followed| &followed.feed));
+            page.feeds = follows.into_iter().map(|followed| followed.feed).collect();
         }
         Ok(paged)
     }
@@ -238,7 +241,8 @@ async fn feed_page(
     let entries = next(tx, NEXT_OF_ONE, (Word(app), name, after.0, request.limit as i64 + 1, PAGE_BYTES)).await?;
     let last = entries.last().map_or(after, |(entry, _)| entry.position());
     let state = secret::short_hash(&format!("{feed} {}", last.0));
-    let page = Page::of(entries, request.limit, counter, state);
+    let mut page = Page::of(entries, request.limit, counter, state);
+    page.feeds.push(feed.clone());
     let through = page.through;
     let fetched = match reader {
         Feed::ByDevice(device, fetched) if after <= fetched && fetched < through => {
@@ -331,7 +335,7 @@ impl Page {
         let has_more = entries.len() < all;
         let last = entries.last().filter(|_| has_more);
         let through = last.map_or(counter, PageEntry::position);
-        Self { entries, through, has_more, state }
+        Self { entries, through, has_more, state, feeds: Vec::new() }
     }
 }
 

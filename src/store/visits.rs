@@ -41,6 +41,8 @@ pub struct Visit {
     pub acked: Position,
     /// The push that it says has brought it; one that it was never sent is ignored.
     pub wake: Option<WakeId>,
+    /// Whether it came by a live connection.
+    pub live: bool,
 }
 
 impl Request for Visit {}
@@ -161,6 +163,7 @@ fn merged(batch: &[Visit]) -> Vec<Visit> {
         known.fetched = known.fetched.max(visit.fetched);
         known.acked = known.acked.max(visit.acked);
         known.wake = visit.wake.or(known.wake);
+        known.live |= visit.live;
     }
     let mut visits: Vec<Visit> = visits.into_values().collect();
     visits.sort_by_key(|visit| visit.device.uuid());
@@ -198,7 +201,10 @@ impl Outbox {
                 }
                 self.fetches.push((before.transport.0, level.class.0, latency));
             }
-            if let Some(reason) = take_back(&mut level, reached, revived, now) {
+            let waited_for = level.waits_for;
+            if take_back(&mut level, reached, revived, now) == NewsWaited::Yes {
+                let online = visit.live || waited_for == Some(Word(DeferReason::Online));
+                let reason = if online { DropReason::Online } else { DropReason::AlreadyFetched };
                 let (class, head) = (level.class.0, Position(level.head));
                 self.tell(visit, now, &Moment::Dropped { class, head, reason });
             }
@@ -229,8 +235,15 @@ impl Outbox {
     }
 }
 
-/// Takes back what has been reached; a call under way keeps its lease and ends by itself. Answers why, if somebody waited to be told of news.
-fn take_back(level: &mut Level, reached: i64, revived: bool, now: Timestamp) -> Option<DropReason> {
+/// Whether somebody waited to be told of news that has been taken back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum NewsWaited {
+    Yes,
+    No,
+}
+
+/// Takes back what has been reached; a call under way keeps its lease and ends by itself.
+fn take_back(level: &mut Level, reached: i64, revived: bool, now: Timestamp) -> NewsWaited {
     if level.wanted(reached) {
         // The list of re-wakes starts again after a poll.
         if level.wakes_unfetched > 0 {
@@ -241,15 +254,15 @@ fn take_back(level: &mut Level, reached: i64, revived: bool, now: Timestamp) -> 
             let from_ms = if revived || alert_stored { now.as_ms() } else { now.as_ms() + READING_ON_MS };
             level.due_at = Some(from_ms.min(level.due_at.unwrap_or(from_ms)));
         }
-        return None;
+        return NewsWaited::No;
     }
     level.answered();
     if level.lease.is_some() {
-        return None;
+        return NewsWaited::No;
     }
     let news_waited = level.due_at.is_some() && level.head > level.told;
     level.close(None);
-    news_waited.then_some(DropReason::AlreadyFetched)
+    if news_waited { NewsWaited::Yes } else { NewsWaited::No }
 }
 
 #[derive(Serialize)]

@@ -122,12 +122,14 @@ fn why_deferred(reason: DeferReason) -> &'static str {
         DeferReason::Quarantined => "its token is doubtful: one probe a day",
         DeferReason::ProviderDown => "the provider has been in trouble, and is left alone for a while",
         DeferReason::CallUnderWay => "the device is being called on behalf of its other class",
+        DeferReason::Online => "it has a live connection, and time to come by itself",
     }
 }
 
 fn dropped(reason: DropReason) -> String {
     let why = match reason {
         DropReason::AlreadyFetched => "the device polled before a push was needed",
+        DropReason::Online => "the device has a live connection and came by itself",
         DropReason::AlreadyTold => "another push has told all of it",
         DropReason::Unanswered => "it was told as often as it may be, and never came",
         DropReason::Expired => "its time was over before it could be sent",

@@ -10,7 +10,7 @@ use crate::domain::{
     device::{DeviceStatus, Platform, Transport},
     event::{CancelOn, Class},
     feed::Position,
-    policy::{self, Candidate, CredentialFit, Decision, DeferReason, DropReason, Followed, Pace, Situation, Stage},
+    policy::{self, Candidate, CredentialFit, Decision, DeferReason, DropReason, Followed, Grace, Pace, Situation, Stage},
     push::{Meaning, Reply},
     record::{self, Load, Unfetched},
     settings::Settings,
@@ -289,6 +289,7 @@ impl<'a> Relay<'a> {
             rewake_s: &self.settings.policy(self.platform, class).rewake_s,
             pace: Pace { pushed_at: pacing.told_at, gap_s: rules.gap_s, bucket: pacing.bucket, budget: rules.budget },
             alert_stored_until: self.alert_stored_until(),
+            grace: Grace::None,
         }
     }
 
