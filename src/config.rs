@@ -26,6 +26,8 @@ mod settings;
 pub const LEAST_LEASE_S: u32 = 3;
 /// The greatest lease, in seconds. After a crash, wakes wait for their lease to end.
 pub const GREATEST_LEASE_S: u32 = 3600;
+/// The greatest number of live connections that may be allowed.
+pub const MOST_LIVE_CONNECTIONS: usize = 1_000_000;
 /// The least length of an operator key, in characters.
 const LEAST_OPERATOR_KEY_CHARS: usize = 16;
 
@@ -67,6 +69,8 @@ pub struct Config {
     pub roles: BTreeSet<Role>,
     /// Seconds a claimed wake belongs to one process.
     pub lease_s: u32,
+    /// Live connections that this process has at most.
+    pub live_connections: usize,
     /// The log filter; it is known to parse.
     pub log: String,
     /// How the log is written.
@@ -166,6 +170,7 @@ impl Config {
             extra_ca_pem: seen.optional(s::EXTRA_CA, certificates)?,
             roles: seen.required(s::ROLES, "", roles)?,
             lease_s: seen.required(s::LEASE_S, "", lease_s)?,
+            live_connections: seen.required(s::LIVE_CONNECTIONS, "", live_connections)?,
             log: seen.required(s::LOG, "", log_filter)?,
             log_format: seen.required(s::LOG_FORMAT, "", |given| given.text.parse().map_err(|why| given.bad(why)))?,
             secret_files: seen.secret_files,
@@ -376,6 +381,11 @@ impl fmt::Display for Role {
             Self::Janitor => "janitor",
         })
     }
+}
+
+fn live_connections(given: &Given) -> Result<usize, ConfigError> {
+    let number = given.text.parse().ok().filter(|number| *number <= MOST_LIVE_CONNECTIONS);
+    number.ok_or_else(|| given.bad(format!("it must be a number from 0 to {MOST_LIVE_CONNECTIONS}")))
 }
 
 fn lease_s(given: &Given) -> Result<u32, ConfigError> {

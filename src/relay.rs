@@ -16,6 +16,7 @@ use crate::{
     config::{Config, Role},
     dispatch::{Dispatcher, Janitor},
     domain::{credential::AnyTokenUri, time::Clock},
+    live::Live,
     metrics::Metrics,
     secret::Secrets,
     store::{Store, StoreOptions},
@@ -90,8 +91,10 @@ impl Relay {
         let dispatcher = Dispatcher::new(store.clone(), transports.clone(), clock.clone(), lease, work.clone());
         let janitor = Janitor::new(store.clone());
         let dispatches = background == Background::Runs && config.roles.contains(&Role::Dispatch);
+        let live = Live::start(store.clone(), config.live_connections, &work, &stop);
         let api = Api::new(ApiParts {
             store: store.clone(),
+            live,
             transports: transports.clone(),
             secrets,
             clock,

@@ -8,7 +8,7 @@ use std::{
 
 use axum::{
     extract::{ConnectInfo, FromRequestParts},
-    http::{HeaderName, header, request::Parts},
+    http::{HeaderMap, HeaderName, header, request::Parts},
 };
 use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter, clock::Clock as _};
 use secrecy::{ExposeSecret, SecretString};
@@ -81,7 +81,8 @@ impl Caller {
     }
 }
 
-fn not_a_device() -> Problem {
+/// The answer to one who is no device.
+pub fn not_a_device() -> Problem {
     Problem::new(problem::FORBIDDEN, "this route takes a device token")
 }
 
@@ -89,12 +90,8 @@ impl FromRequestParts<Api> for Caller {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, api: &Api) -> Result<Self> {
-        let secret = bearer(parts);
-        let caller = match &secret {
-            None => None,
-            Some(secret) => api.recognise(secret.expose_secret()).await?,
-        };
-        match caller {
+        let secret = bearer(&parts.headers);
+        match api.caller(&parts.headers).await? {
             Some(Caller::Operator(_)) => Ok(Caller::Operator(api.named_app(parts).await?)),
             Some(caller) => Ok(caller),
             None => Err(api.limiters.failed_authentication(address(parts), secret.is_some())),
@@ -106,7 +103,7 @@ impl FromRequestParts<Api> for Poller {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, api: &Api) -> Result<Self> {
-        match bearer(parts) {
+        match bearer(&parts.headers) {
             Some(secret) if secret.expose_secret().starts_with(DEVICE_TOKEN) => {
                 let poller = api.store.poller(secret.expose_secret()).await?;
                 poller.ok_or_else(|| api.limiters.failed_authentication(address(parts), true))
@@ -122,10 +119,21 @@ pub const REVEILLE_APP: HeaderName = HeaderName::from_static("reveille-app");
 /// What device tokens begin with.
 const DEVICE_TOKEN: &str = "dt_";
 
-fn bearer(parts: &Parts) -> Option<SecretString> {
-    let value = parts.headers.get(header::AUTHORIZATION)?.to_str().ok()?;
+fn bearer(headers: &HeaderMap) -> Option<SecretString> {
+    let value = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
     let (scheme, secret) = value.split_once(' ')?;
     scheme.eq_ignore_ascii_case("bearer").then(|| secret.trim().to_owned().into())
+}
+
+/// How the device token that a request shows is stored.
+pub fn token_hash(headers: &HeaderMap) -> Option<String> {
+    let secret = bearer(headers).filter(|secret| secret.expose_secret().starts_with(DEVICE_TOKEN))?;
+    Some(secret::hash(secret.expose_secret()))
+}
+
+/// The answer to one whose key or token has ended while they waited.
+pub fn ended() -> Problem {
+    Problem::new(problem::UNAUTHORIZED, "the key or token has ended")
 }
 
 fn address(parts: &Parts) -> Option<IpAddr> {
@@ -133,6 +141,19 @@ fn address(parts: &Parts) -> Option<IpAddr> {
 }
 
 impl Api {
+    /// The answer to a key or token that is not good.
+    pub fn failed_authentication(&self, parts: &Parts) -> Problem {
+        self.limiters.failed_authentication(address(parts), true)
+    }
+
+    /// Whose key or token a request shows, if anybody's.
+    pub async fn caller(&self, headers: &HeaderMap) -> Result<Option<Caller>> {
+        match bearer(headers) {
+            None => Ok(None),
+            Some(secret) => self.recognise(secret.expose_secret()).await,
+        }
+    }
+
     async fn recognise(&self, secret: &str) -> Result<Option<Caller>> {
         if secret.starts_with(DEVICE_TOKEN) {
             return Ok(self.store.device_holder(secret).await?.map(|device| Caller::Device(Box::new(device))));

@@ -20,7 +20,7 @@ use pin_project_lite::pin_project;
 use tokio::time::Instant;
 use tower::{Layer, Service};
 
-use super::sync::NothingNew;
+use super::page::NothingNew;
 use crate::metrics::{Metrics, Requests};
 
 /// Counts what the routes under it answer.

@@ -14,9 +14,11 @@ mod docs;
 mod events;
 mod extract;
 mod health;
+mod live;
 mod me;
 mod openapi;
 mod operations;
+mod page;
 mod problem;
 mod snapshots;
 mod stats;
@@ -51,6 +53,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 use self::{auth::Limiters, counted::CountLayer, problem::Problem};
 use crate::{
     domain::{credential::AnyTokenUri, time::Clock},
+    live::Live,
     secret::Secrets,
     store::Store,
     telemetry::traces,
@@ -66,6 +69,7 @@ pub struct Api(Arc<Inner>);
 /// What it needs.
 pub struct Inner {
     store: Store,
+    live: Live,
     transports: Transports,
     secrets: Secrets,
     clock: Clock,
@@ -88,6 +92,8 @@ impl Deref for Api {
 pub struct ApiParts {
     /// Everything that is kept.
     pub store: Store,
+    /// Who is connected.
+    pub live: Live,
     /// The ways to the providers.
     pub transports: Transports,
     /// The keys that cursors are signed with.
@@ -109,6 +115,7 @@ impl Api {
     pub fn new(parts: ApiParts) -> Self {
         Self(Arc::new(Inner {
             store: parts.store,
+            live: parts.live,
             transports: parts.transports,
             secrets: parts.secrets,
             clock: parts.clock,
@@ -179,6 +186,9 @@ fn described() -> OpenApiRouter<Api> {
         // For phones.
         .routes(routes!(sync::sync))
         .routes(routes!(sync::ack))
+        .routes(routes!(live::stream::stream))
+        .routes(routes!(live::socket::open))
+        .routes(routes!(live::ticket::make))
         .routes(routes!(snapshots::of_device))
         .routes(routes!(sync::feed))
         .routes(routes!(snapshots::of_feed))

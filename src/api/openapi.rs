@@ -3,7 +3,7 @@
 use serde_json::{Map, Value, json};
 use utoipa::openapi::{
     ComponentsBuilder, ContactBuilder, InfoBuilder, License, OpenApi, OpenApiBuilder,
-    security::{Http, HttpAuthScheme, SecurityScheme},
+    security::{ApiKey, ApiKeyValue, Http, HttpAuthScheme, SecurityScheme},
     tag::TagBuilder,
 };
 
@@ -48,7 +48,8 @@ pub fn frame() -> OpenApi {
         .schema_from::<Seconds>()
         .security_scheme("operatorKey", bearer("The operator's key: apps and keys. With `Reveille-App: app_…` it stands for that app's key with all scopes."))
         .security_scheme("appKey", bearer("`rk_…`, a backend's key; the scopes that a route takes are named there, and `admin` is all of them."))
-        .security_scheme("deviceToken", bearer("`dt_…`, one device's key to its own polls."));
+        .security_scheme("deviceToken", bearer("`dt_…`, one device's key to its own polls."))
+        .security_scheme("ticket", SecurityScheme::ApiKey(ApiKey::Query(ApiKeyValue::with_description("ticket", "`tk_…`, from `POST /v1/sync/ticket`: once, in 30 seconds."))));
     let tags = TAGS.iter().map(|(name, says)| TagBuilder::new().name(*name).description(Some(*says)).build());
     OpenApiBuilder::new().info(info).components(Some(components.build())).tags(Some(tags)).build()
 }

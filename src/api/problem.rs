@@ -72,6 +72,10 @@ kinds! {
         "Positions after the backup are no longer what they were. Read the snapshot, then poll after its `as_of`.";
     RATE_LIMITED "rate-limited" TOO_MANY_REQUESTS "Too many requests"
         "Wait as long as Retry-After says.";
+    CONNECTIONS_FULL "connections-full" SERVICE_UNAVAILABLE "There are too many live connections"
+        "This process has as many as it may. Poll meanwhile, and try again when Retry-After says; another process may have room.";
+    WEBSOCKET_EXPECTED "websocket-expected" UPGRADE_REQUIRED "The route takes a WebSocket"
+        "Connect with the subprotocol reveille.v1: Sec-WebSocket-Protocol: reveille.v1.";
     BUSY "busy" SERVICE_UNAVAILABLE "The relay is busy"
         "Nothing was done. Wait as long as Retry-After says and repeat the request, with the same Idempotency-Key if it had one.";
     INTERNAL "internal" INTERNAL_SERVER_ERROR "The relay failed"

@@ -13,8 +13,8 @@ use super::{
     Api,
     auth::Caller,
     extract::{Path, Query},
+    page::{CursorProblem, SNAPSHOT, feed_snapshot},
     problem::{self, Problem, Result},
-    sync::{CursorProblem, SNAPSHOT, feed_snapshot},
 };
 use crate::{
     domain::{

@@ -3,37 +3,38 @@
 use std::{sync::Arc, time::Duration};
 
 use axum::{
-    Json as Body,
     extract::State,
-    http::{HeaderMap, HeaderValue, StatusCode, header},
+    http::{HeaderMap, StatusCode},
     response::{IntoResponse, Response},
 };
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use tracing::Span;
 use utoipa::{IntoParams, ToSchema};
 
 use super::{
     Api,
-    auth::Caller,
-    events::EventView,
-    extract::{self, Json, Path, Query, header},
-    problem::{self, Kind, Problem, ProblemDocument, Result},
+    auth::{self, Caller},
+    extract::{self, Json, Path, Query},
+    live::wait::Wait,
+    page::{self, Asked, CursorProblem, Looked, PageView, SNAPSHOT},
+    problem::{self, Problem, Result},
 };
 use crate::{
     domain::{
-        cursor::{self, CursorError, Scope as CursorScope},
+        cursor::Scope as CursorScope,
         device::DeviceStatus,
         feed::{FeedName, Position},
         id::{WakeId, kind},
         key::Scope,
         limits,
-        settings::Settings,
     },
-    secret,
+    live::Who,
     store::{Feed, Page, PageEntry, PageRequest, Paged, Poller, Visit},
     telemetry::traces,
 };
 
+/// Who would wait where too many do is to come so many times later than it would be told else.
+const CROWDED: u32 = 4;
 /// So many updates of a page are followed to their end: who polls after long has hundreds.
 const TRACED: usize = 20;
 
@@ -86,11 +87,11 @@ impl SyncQuery {
 #[utoipa::path(get, path = "/v1/sync", operation_id = "sync", tag = "polling", security(("deviceToken" = [])),
     params(SyncQuery,
         ("If-None-Match" = Option<String>, Header, description = "The `ETag` of a page: 304 if it is still the same"),
-        ("Prefer" = Option<String>, Header, description = "`return=minimal` (RFC 7240): 204 if there is nothing new")),
+        ("Prefer" = Option<String>, Header, description = "RFC 7240. `wait=25`: answered when there is something new, or after so many seconds, at most 25. `return=minimal`: 204 if there is nothing new")),
     responses(
         (status = 200, description = "A page", body = PageView, headers(
             ("ETag" = String, description = "Weak"), ("Cache-Control" = String, description = "`private, no-cache`"),
-            ("Vary" = String, description = "`Authorization`"))),
+            ("Vary" = String, description = "`Authorization`"), ("Preference-Applied" = Option<String>, description = "`wait=…`, if the poll may have waited"))),
         (status = 204, description = "Nothing new, and `Prefer: return=minimal`; it has all effects of a page", headers(
             ("ETag" = String, description = "Weak"), ("Retry-After" = u32, description = "When to poll again, in seconds"))),
         (status = 304, description = "The page is the same; it has all effects of a page", headers(
@@ -100,36 +101,21 @@ impl SyncQuery {
             body = CursorProblem, content_type = "application/problem+json")))]
 pub async fn sync(
     State(api): State<Api>,
-    poller: Poller,
+    mut poller: Poller,
     Query(query): Query<SyncQuery>,
     headers: HeaderMap,
 ) -> Result<Response> {
     api.limiters.poll(poller.device)?;
-    let limit = extract::limit(query.limit, limits::PAGE_EVENTS_DEFAULT)?;
-    let id = poller.device.to_string();
-    let scope = CursorScope::Sync { device: &id };
-    let after = api.open_cursor(&scope, query.after.as_deref(), SNAPSHOT)?;
-    // A look that moves nothing is still a sign of life.
-    let reached = |through| if query.peek { Default::default() } else { (through, after.unwrap_or_default()) };
-    if let Some(known) = poller.known {
-        let (fetched, acked) = reached(known.newest);
-        let tag = api.tag(Some(&poller), known.state, (after, limit));
-        if names(&headers, &tag) && !api.is_news(&poller, fetched, acked) {
-            let after_s = api.poll_after_s(&poller.settings, poller.status, poller.missed);
-            return Ok(in_a_poll(StatusCode::NOT_MODIFIED.into_response(), &tag, after_s));
+    let token = auth::token_hash(&headers).unwrap_or_default();
+    let who = Who::Device(poller.device, token.clone());
+    let mut wait = Wait::begin(&api.live, &headers, poller.app, Some(who), "sync").await;
+    loop {
+        let looked = api.look(&poller, &query, &headers, wait.look()).await?;
+        if let Some(response) = wait.after(looked).await? {
+            return Ok(response);
         }
+        poller = api.store.poller_of(&token).await?.ok_or_else(auth::ended)?;
     }
-    let page = match api.store.page(&poller, PageRequest { after, limit }).await? {
-        Paged::Page(page) => page,
-        Paged::Expired => return Err(gone(problem::CURSOR_EXPIRED, SNAPSHOT)),
-        Paged::Ahead => return Err(gone(problem::CURSOR_AHEAD, SNAPSHOT)),
-    };
-    let (fetched, acked) = reached(page.through);
-    let missed = api.visit(&poller, fetched, acked, query.wake()).await?;
-    if traces::are_on() && !query.peek {
-        tell_traces(&poller, &page, query.wake());
-    }
-    Ok(api.answer(&headers, page, &scope, &poller.settings, Some((&poller, missed)), (after, limit)))
 }
 
 /// Polls one feed
@@ -139,11 +125,11 @@ pub async fn sync(
     security(("deviceToken" = []), ("appKey" = ["events:read"])),
     params(("feed" = FeedName, Path, description = "The feed"), SyncQuery,
         ("If-None-Match" = Option<String>, Header, description = "The `ETag` of a page: 304 if it is still the same"),
-        ("Prefer" = Option<String>, Header, description = "`return=minimal` (RFC 7240): 204 if there is nothing new")),
+        ("Prefer" = Option<String>, Header, description = "RFC 7240. `wait=25`: answered when there is something new, or after so many seconds, at most 25. `return=minimal`: 204 if there is nothing new")),
     responses(
         (status = 200, description = "A page", body = PageView, headers(
             ("ETag" = String, description = "Weak"), ("Cache-Control" = String, description = "`private, no-cache`"),
-            ("Vary" = String, description = "`Authorization`"))),
+            ("Vary" = String, description = "`Authorization`"), ("Preference-Applied" = Option<String>, description = "`wait=…`, if the poll may have waited"))),
         (status = 204, description = "Nothing new, and `Prefer: return=minimal`", headers(
             ("ETag" = String, description = "Weak"), ("Retry-After" = u32, description = "When to poll again, in seconds"))),
         (status = 304, description = "The page is the same", headers(
@@ -153,38 +139,32 @@ pub async fn sync(
             body = CursorProblem, content_type = "application/problem+json")))]
 pub async fn feed(
     State(api): State<Api>,
-    caller: Caller,
+    mut caller: Caller,
     Path(feed): Path<FeedName>,
     Query(query): Query<SyncQuery>,
     headers: HeaderMap,
 ) -> Result<Response> {
-    let limit = extract::limit(query.limit, limits::PAGE_EVENTS_DEFAULT)?;
-    let (app, device, reader) = match caller {
-        Caller::Device(device) => (device.app, Some(device.clone()), Feed::ByDevice(device.id, device.fetched)),
-        caller => (caller.app(&[Scope::EventsRead])?, None, Feed::ByKey),
-    };
-    if let Some(device) = &device {
+    if let Caller::Device(device) = &caller {
         api.limiters.poll(device.id)?;
     }
-    let (id, snapshot) = (app.to_string(), feed_snapshot(&feed));
-    let scope = CursorScope::Feed { app: &id, feed: &feed };
-    let after = api.open_cursor(&scope, query.after.as_deref(), &snapshot)?;
-    let request = PageRequest { after, limit };
-    let found = api.store.feed_page(app, &feed, reader, request).await?.ok_or_else(|| Problem::not_found("feed"))?;
-    let page = match found.paged {
-        Paged::Page(page) => page,
-        Paged::Expired => return Err(gone(problem::CURSOR_EXPIRED, &snapshot)),
-        Paged::Ahead => return Err(gone(problem::CURSOR_AHEAD, &snapshot)),
+    let (app, who) = match &caller {
+        Caller::Device(device) => {
+            let token = auth::token_hash(&headers).unwrap_or_default();
+            (device.app, Some(Who::Device(device.id, token)))
+        }
+        caller => {
+            let key = if let Caller::Key(holder) = caller { Some(holder.key) } else { None };
+            (caller.app(&[Scope::EventsRead])?, key.map(Who::Key))
+        }
     };
-    let settings = api.settings(app).await?;
-    let poller = device.map(|device| Poller::of(&device, Arc::clone(&settings)));
-    let mut reader = None;
-    if let Some(poller) = &poller {
-        let fetched = found.fetched.filter(|_| !query.peek);
-        let missed = api.visit(poller, fetched.unwrap_or_default(), Position(0), query.wake()).await?;
-        reader = Some((poller, missed));
+    let mut wait = Wait::begin(&api.live, &headers, app, who, &format!("feed {feed}")).await;
+    loop {
+        let looked = api.look_at_feed(caller, &feed, &query, &headers, wait.look()).await?;
+        if let Some(response) = wait.after(looked).await? {
+            return Ok(response);
+        }
+        caller = api.caller(&headers).await?.ok_or_else(auth::ended)?;
     }
-    Ok(api.answer(&headers, page, &scope, &settings, reader, (after, limit)))
 }
 
 /// How far the device has come: a cursor, or the wake whose news it has.
@@ -216,7 +196,7 @@ pub async fn ack(State(api): State<Api>, poller: Poller, Json(ack): Json<Ack>) -
             let position = api.open_cursor(&CursorScope::Sync { device: &id }, Some(&cursor), SNAPSHOT)?;
             let position = position.unwrap_or_default();
             if position > api.store.counter(poller.app).await? {
-                return Err(gone(problem::CURSOR_AHEAD, SNAPSHOT));
+                return Err(page::gone(problem::CURSOR_AHEAD, SNAPSHOT));
             }
             Some(position)
         }
@@ -225,61 +205,119 @@ pub async fn ack(State(api): State<Api>, poller: Poller, Json(ack): Json<Ack>) -
     };
     // An unknown or foreign wake is ignored, as in a poll.
     if let Some(position) = position {
-        api.visit(&poller, position, position, ack.wake).await?;
+        api.visit(&poller, Came { fetched: position, acked: position, wake: ack.wake, live: false }).await?;
     }
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// A cursor that leads nowhere, and where to start anew.
-#[derive(ToSchema)]
-#[expect(dead_code, reason = "a name in the description of the API")]
-pub struct CursorProblem {
-    #[serde(flatten)]
-    problem: ProblemDocument,
-    /// The snapshot to read; then poll after its `as_of`.
-    snapshot: Option<String>,
+/// How far a poll has brought a device.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Came {
+    /// It has been given everything up to here.
+    pub fetched: Position,
+    /// It came back with everything up to here.
+    pub acked: Position,
+    /// The push that has brought it.
+    pub wake: Option<WakeId>,
+    /// Whether it has a live connection.
+    pub live: bool,
 }
 
-/// Marks a page without events, for those who count.
-#[derive(Debug, Clone, Copy)]
-pub struct NothingNew;
-
-/// Where a device's own snapshot is.
-pub const SNAPSHOT: &str = "/v1/sync/snapshot";
-
-/// Where a feed's snapshot is.
-pub fn feed_snapshot(feed: &FeedName) -> String {
-    format!("/v1/feeds/{feed}/snapshot")
+/// How a poll is looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Look {
+    /// It is answered at once.
+    Once,
+    /// It goes on listening if there is nothing.
+    Listening,
+    /// It would wait, but too many do already: it is to come later than others.
+    Crowded,
 }
 
-fn gone(kind: Kind, snapshot: &str) -> Problem {
-    Problem::new(kind, kind.help).with("snapshot", snapshot)
+impl Look {
+    fn after_s(self, after_s: u32) -> u32 {
+        if self == Self::Crowded { after_s.saturating_mul(CROWDED) } else { after_s }
+    }
 }
 
 impl Api {
-    /// The position a cursor stands for.
-    pub fn open_cursor(
-        &self,
-        scope: &CursorScope<'_>,
-        cursor: Option<&str>,
-        snapshot: &str,
-    ) -> Result<Option<Position>> {
-        let Some(cursor) = cursor else {
-            return Ok(None);
-        };
-        cursor::open(&self.secrets, scope, self.store.epoch(), cursor).map(Some).map_err(|error| match error {
-            CursorError::Invalid => {
-                Problem::new(problem::CURSOR_INVALID, problem::CURSOR_INVALID.help).with("snapshot", snapshot)
+    /// All that a device has not seen.
+    async fn look(&self, poller: &Poller, query: &SyncQuery, headers: &HeaderMap, look: Look) -> Result<Looked> {
+        let limit = extract::limit(query.limit, limits::PAGE_EVENTS_DEFAULT)?;
+        let id = poller.device.to_string();
+        let scope = CursorScope::Sync { device: &id };
+        let after = self.open_cursor(&scope, query.after.as_deref(), SNAPSHOT)?;
+        let asked = Asked { headers, scope, after, limit };
+        // A look that moves nothing is still a sign of life.
+        let reached = |through| if query.peek { Default::default() } else { (through, after.unwrap_or_default()) };
+        if let Some(known) = poller.known.filter(|_| look == Look::Once) {
+            let (fetched, acked) = reached(known.newest);
+            let tag = self.tag(&asked, Some(poller), known.state);
+            if page::names(headers, &tag) && !self.is_news(poller, fetched, acked) {
+                let after_s = self.poll_after_s(&poller.settings, poller.status, poller.missed);
+                let response = page::in_a_poll(StatusCode::NOT_MODIFIED.into_response(), &tag, after_s);
+                return Ok(Looked { response, is_news: false, feeds: Vec::new(), through: known.newest });
             }
-            CursorError::EpochChanged => gone(problem::EPOCH_CHANGED, snapshot),
-        })
+        }
+        let page = match self.store.page(poller, PageRequest { after, limit }).await? {
+            Paged::Page(page) => page,
+            Paged::Expired => return Err(page::gone(problem::CURSOR_EXPIRED, SNAPSHOT)),
+            Paged::Ahead => return Err(page::gone(problem::CURSOR_AHEAD, SNAPSHOT)),
+        };
+        let (fetched, acked) = reached(page.through);
+        let live = look == Look::Listening;
+        let missed = self.visit(poller, Came { fetched, acked, wake: query.wake(), live }).await?;
+        if traces::are_on() && !query.peek {
+            tell_traces(poller, &page, query.wake());
+        }
+        let after_s = look.after_s(self.poll_after_s(&poller.settings, poller.status, missed));
+        Ok(self.answer(&asked, page, Some(poller), after_s))
+    }
+
+    /// What a caller has not seen of one feed.
+    async fn look_at_feed(
+        &self,
+        caller: Caller,
+        feed: &FeedName,
+        query: &SyncQuery,
+        headers: &HeaderMap,
+        look: Look,
+    ) -> Result<Looked> {
+        let limit = extract::limit(query.limit, limits::PAGE_EVENTS_DEFAULT)?;
+        let (app, device, reader) = match caller {
+            Caller::Device(device) => (device.app, Some(device.clone()), Feed::ByDevice(device.id, device.fetched)),
+            caller => (caller.app(&[Scope::EventsRead])?, None, Feed::ByKey),
+        };
+        let (id, snapshot) = (app.to_string(), page::feed_snapshot(feed));
+        let scope = CursorScope::Feed { app: &id, feed };
+        let after = self.open_cursor(&scope, query.after.as_deref(), &snapshot)?;
+        let found = self.store.feed_page(app, feed, reader, PageRequest { after, limit }).await?;
+        let found = found.ok_or_else(|| Problem::not_found("feed"))?;
+        let page = match found.paged {
+            Paged::Page(page) => page,
+            Paged::Expired => return Err(page::gone(problem::CURSOR_EXPIRED, &snapshot)),
+            Paged::Ahead => return Err(page::gone(problem::CURSOR_AHEAD, &snapshot)),
+        };
+        let settings = self.settings(app).await?;
+        let mut after_s = settings.poll_after_s.healthy;
+        let poller = device.map(|device| Poller::of(&device, Arc::clone(&settings)));
+        if let Some(poller) = &poller {
+            let fetched = found.fetched.filter(|_| !query.peek).unwrap_or_default();
+            let live = look == Look::Listening;
+            let came = Came { fetched, acked: Position(0), wake: query.wake(), live };
+            let missed = self.visit(poller, came).await?;
+            after_s = self.poll_after_s(&settings, poller.status, missed);
+        }
+        let asked = Asked { headers, scope, after, limit };
+        Ok(self.answer(&asked, page, poller.as_ref(), look.after_s(after_s)))
     }
 
     /// Records what a poll has done, if it has done anything. Answers how many heads in a row the device has missed.
-    async fn visit(&self, poller: &Poller, fetched: Position, acked: Position, wake: Option<WakeId>) -> Result<u32> {
+    pub async fn visit(&self, poller: &Poller, came: Came) -> Result<u32> {
+        let Came { fetched, acked, wake, live } = came;
         if self.is_news(poller, fetched, acked) {
-            let visit =
-                Visit { app: poller.app, device: poller.device, fetched: fetched.max(acked), acked, wake, live: false };
+            let fetched = fetched.max(acked);
+            let visit = Visit { app: poller.app, device: poller.device, fetched, acked, wake, live };
             return Ok(self.store.visit(visit).await?.missed);
         }
         Ok(poller.missed)
@@ -292,151 +330,5 @@ impl Api {
         let moves = fetched > poller.fetched || acked > poller.acked;
         let revives = matches!(poller.status, DeviceStatus::Quarantined | DeviceStatus::Stale);
         moves || revives || self.clock.now().since(poller.seen_at) >= SIGN_EVERY
-    }
-
-    /// The entity tag of a page: weak, for its cursor may differ.
-    fn tag(&self, poller: Option<&Poller>, state: u64, (after, limit): (Option<Position>, usize)) -> String {
-        let reader = poller.map(|poller| (poller.device.to_string(), poller.status.as_str()));
-        let text = format!("{} {reader:?} {state:x} {after:?} {limit}", self.store.epoch().0);
-        format!("W/\"{}\"", secret::fingerprint(&text))
-    }
-
-    fn answer(
-        &self,
-        headers: &HeaderMap,
-        page: Page,
-        scope: &CursorScope<'_>,
-        settings: &Settings,
-        reader: Option<(&Poller, u32)>,
-        (after, limit): (Option<Position>, usize),
-    ) -> Response {
-        let after_s = reader.map_or(settings.poll_after_s.healthy, |(poller, missed)| {
-            self.poll_after_s(settings, poller.status, missed)
-        });
-        let poller = reader.map(|(poller, _)| poller);
-        let tag = self.tag(poller, page.state, (after, limit));
-        let minimal = header(headers, "prefer").is_some_and(|prefer| {
-            prefer.split([',', ';']).any(|word| word.trim().eq_ignore_ascii_case("return=minimal"))
-        });
-        // A device that is to register again is told so by every poll, and a 204 cannot say it.
-        let nothing_to_say = page.entries.is_empty() && poller.is_none_or(|poller| poller.status != DeviceStatus::Gone);
-        let response =
-            if names(headers, &tag) || header(headers, "if-none-match").is_some_and(|tags| tags.trim() == "*") {
-                StatusCode::NOT_MODIFIED.into_response()
-            } else if minimal && nothing_to_say {
-                StatusCode::NO_CONTENT.into_response()
-            } else {
-                let body = PageView {
-                    events: page.entries.iter().map(EntryView::of).collect(),
-                    next: cursor::seal(&self.secrets, scope, self.store.epoch(), page.through),
-                    through: page.through,
-                    has_more: page.has_more,
-                    poll: PollView { after_s },
-                    push: poller.map(|poller| PushView::of(poller.status)),
-                };
-                let mut response = Body(body).into_response();
-                if page.entries.is_empty() {
-                    response.extensions_mut().insert(NothingNew);
-                }
-                response
-            };
-        in_a_poll(response, &tag, after_s)
-    }
-}
-
-/// Whether a request has the page of this entity tag already.
-fn names(headers: &HeaderMap, tag: &str) -> bool {
-    let opaque = tag.trim_start_matches("W/");
-    header(headers, "if-none-match")
-        .is_some_and(|tags| tags.split(',').any(|tag| tag.trim().trim_start_matches("W/") == opaque))
-}
-
-/// An answer to a poll, with the headers that all of them have; one without a body says by header when to come again.
-fn in_a_poll(mut response: Response, tag: &str, after_s: u32) -> Response {
-    let headers = response.headers_mut();
-    if headers.get(header::CONTENT_TYPE).is_none() {
-        headers.insert(header::RETRY_AFTER, HeaderValue::from(after_s));
-    }
-    if let Ok(tag) = HeaderValue::from_str(tag) {
-        headers.insert(header::ETAG, tag);
-    }
-    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("private, no-cache"));
-    headers.insert(header::VARY, HeaderValue::from_static("Authorization"));
-    response
-}
-
-/// A page of a poll.
-#[derive(Serialize, ToSchema)]
-#[schema(as = Page)]
-pub struct PageView<'a> {
-    /// In the order of their positions.
-    events: Vec<EntryView<'a>>,
-    /// The cursor to come with next; always there, also on an empty page.
-    next: String,
-    /// The position inside `next`.
-    through: Position,
-    /// Whether there is more at once.
-    has_more: bool,
-    poll: PollView,
-    /// For devices: how their pushes stand.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    push: Option<PushView>,
-}
-
-/// When to poll by oneself.
-#[derive(Serialize, ToSchema)]
-#[schema(as = Poll)]
-pub struct PollView {
-    /// In so many seconds, even if no push comes.
-    after_s: u32,
-}
-
-/// How a device's pushes stand.
-#[derive(Serialize, ToSchema)]
-#[schema(as = Push)]
-pub struct PushView {
-    status: DeviceStatus,
-    /// True if its token is dead: the app is to fetch a new one and register.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    register: Option<bool>,
-}
-
-impl PushView {
-    /// What this poll has revived is active by now.
-    fn of(status: DeviceStatus) -> Self {
-        match status {
-            DeviceStatus::Gone => Self { status: DeviceStatus::Gone, register: Some(true) },
-            _ => Self { status: DeviceStatus::Active, register: None },
-        }
-    }
-}
-
-/// What a page tells.
-#[derive(Serialize, ToSchema)]
-#[schema(as = Entry)]
-#[serde(untagged)]
-pub enum EntryView<'a> {
-    /// An event.
-    Event(EventView<'a>),
-    /// The device follows the feed from here on; what is older is in its snapshot.
-    Followed {
-        /// `reveille.followed`
-        #[serde(rename = "type")]
-        #[schema(pattern = "^reveille.followed$")]
-        kind: &'static str,
-        feed: &'a FeedName,
-        position: Position,
-        snapshot: String,
-    },
-}
-
-impl<'a> EntryView<'a> {
-    fn of(entry: &'a PageEntry) -> Self {
-        match entry {
-            PageEntry::Event(stored) => Self::Event(EventView::of(&stored.event)),
-            PageEntry::Followed { feed, position } => {
-                Self::Followed { kind: "reveille.followed", feed, position: *position, snapshot: feed_snapshot(feed) }
-            }
-        }
     }
 }

@@ -105,6 +105,13 @@ pub const LEASE_S: Setting = plain(
     Some("45"),
     "Seconds a claimed wake belongs to one process, 3 to 3600; after a crash its calls are repeated when it ends",
 );
+/// How many live connections may be open.
+pub const LIVE_CONNECTIONS: Setting = plain(
+    "live_connections",
+    "REVEILLE_LIVE_CONNECTIONS",
+    Some("20000"),
+    "Live connections (polls that wait, streams, WebSockets) that this process has at most, 0 to 1000000; more are turned away",
+);
 /// What is logged.
 pub const LOG: Setting = plain(
     "log",
@@ -139,6 +146,7 @@ pub const SETTINGS: &[Setting] = &[
     EXTRA_CA,
     ROLES,
     LEASE_S,
+    LIVE_CONNECTIONS,
     LOG,
     LOG_FORMAT,
     OTLP_URL,
@@ -174,6 +182,8 @@ pub struct Flags {
     pub roles: Option<String>,
     #[arg(long, value_name = "SECONDS", help = LEASE_S.about)]
     pub lease_s: Option<String>,
+    #[arg(long, value_name = "NUMBER", help = LIVE_CONNECTIONS.about)]
+    pub live_connections: Option<String>,
     #[arg(long, value_name = "FILTER", help = LOG.about)]
     pub log: Option<String>,
     #[arg(long, value_name = "FORMAT", help = LOG_FORMAT.about)]
@@ -197,6 +207,7 @@ impl Flags {
             "extra_ca" => self.extra_ca.as_ref(),
             "roles" => self.roles.as_ref(),
             "lease_s" => self.lease_s.as_ref(),
+            "live_connections" => self.live_connections.as_ref(),
             "log" => self.log.as_ref(),
             "log_format" => self.log_format.as_ref(),
             "otlp_url" => self.otlp_url.as_ref(),

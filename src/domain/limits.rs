@@ -16,6 +16,8 @@ pub const PAGE_BYTES: usize = 1024 * 1024;
 pub const PAGE_EVENTS_DEFAULT: usize = 100;
 /// Longest `Prefer: wait`, in seconds.
 pub const WAIT_S: u64 = 25;
+/// After how many quiet seconds a stream may ask to be sent a comment.
+pub const PING_S: std::ops::RangeInclusive<u64> = 30..=300;
 /// Feeds a device follows by request.
 pub const EXPLICIT_FEEDS: usize = 200;
 /// Length of an `Idempotency-Key`.

@@ -228,7 +228,12 @@ pub fn decide(situation: &Situation<'_>, now: Timestamp) -> Decision {
 
 impl Situation<'_> {
     /// Of all that a wake has to wait for, what takes the longest.
-    fn latest_wait(&self, rewake_at: Option<Timestamp>, again: bool, now: Timestamp) -> Option<(Timestamp, DeferReason)> {
+    fn latest_wait(
+        &self,
+        rewake_at: Option<Timestamp>,
+        again: bool,
+        now: Timestamp,
+    ) -> Option<(Timestamp, DeferReason)> {
         let Pace { pushed_at, gap_s, bucket, budget } = self.pace;
         let background = self.wake.class == Class::Background;
         // Only for news, and only if to come helps: what insists is pushed in any case.
@@ -368,7 +373,11 @@ mod tests {
             ("online, and in its grace", &|s| s.grace = Grace::Ends(then(1)), Defer(then(1), DeferReason::Online)),
             ("online, and its grace is over", &|s| s.grace = Grace::Ends(NOW), Send),
             ("online without grace", &|s| s.grace = Grace::Begins(0), Send),
-            ("online, and already there", &|s| (s.grace, s.reached) = (Grace::Begins(60), Position(7)), Drop(DropReason::AlreadyFetched)),
+            (
+                "online, and already there",
+                &|s| (s.grace, s.reached) = (Grace::Begins(60), Position(7)),
+                Drop(DropReason::AlreadyFetched),
+            ),
             ("online, but it insists", &|s| (s.grace, s.wake.cancel_on) = (Grace::Begins(60), CancelOn::Never), Send),
             ("online, and a call failed", &|s| (s.grace, s.wake.stage) = (Grace::Begins(60), Stage::Open), Send),
             (

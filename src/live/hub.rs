@@ -4,9 +4,10 @@ use std::{
     collections::{HashMap, VecDeque, hash_map::Entry},
     fmt,
     sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
+    time::Duration,
 };
 
-use tokio::sync::Notify;
+use tokio::{sync::Notify, time::Instant};
 
 use super::{End, Heard, Item, Purpose, STREAMS_OF_A_DEVICE, Who};
 use crate::{
@@ -22,6 +23,8 @@ use crate::{
 const WAITING: usize = 64;
 /// … and their size, in bytes of what they carry. More are read from the database when it gets there.
 const WAITING_BYTES: usize = 256 * 1024;
+/// A connection that has had more than that waiting for so long takes nothing.
+const STALLED: Duration = Duration::from_secs(10);
 
 /// All seats of this process.
 #[derive(Debug, Default)]
@@ -58,6 +61,8 @@ struct Mail {
     bytes: usize,
     /// What has come is to be read; until it is, nothing is put here.
     anew: bool,
+    /// Since when more has been waiting than fits.
+    full_since: Option<Instant>,
     ended: Option<End>,
     /// The feeds that it hears of, and since which position of their app.
     listens: Option<(Vec<FeedName>, Position)>,
@@ -121,8 +126,10 @@ impl Place {
             return;
         }
         let bytes = mail.bytes + item.bytes();
-        if matches!(self.purpose, Purpose::Wait(_)) || mail.events.len() >= WAITING || bytes > WAITING_BYTES {
+        if matches!(self.purpose, Purpose::Wait(_)) {
             mail.anew = true;
+        } else if mail.events.len() >= WAITING || bytes > WAITING_BYTES {
+            (mail.anew, mail.full_since) = (true, Some(Instant::now()));
         } else {
             mail.events.push_back(Arc::clone(item));
             mail.bytes = bytes;
@@ -143,6 +150,10 @@ impl Mail {
         }
         let events = std::mem::take(&mut self.events);
         self.bytes = 0;
+        if self.full_since.take().is_some_and(|since| since.elapsed() > STALLED) {
+            self.ended = Some(End::TooSlow);
+            return Some(Heard::End(End::TooSlow));
+        }
         if std::mem::take(&mut self.anew) {
             return Some(Heard::Anew);
         }
@@ -217,11 +228,8 @@ impl Hub {
     /// Answers from which position on it hears of everything.
     fn list(&mut self, place: &Arc<Place>, feeds: &[FeedName], read: Position) -> Position {
         self.unlist(place);
-        let app = self.apps.entry(place.app).or_insert_with(|| App {
-            position: read,
-            by_feed: HashMap::new(),
-            listening: 0,
-        });
+        let app =
+            self.apps.entry(place.app).or_insert_with(|| App { position: read, by_feed: HashMap::new(), listening: 0 });
         app.listening += 1;
         for feed in feeds {
             // A name that is there already is not made again.

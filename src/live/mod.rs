@@ -77,6 +77,8 @@ pub enum End {
     Revoked,
     /// A newer one has taken its place.
     Replaced,
+    /// It has not taken what waited for it.
+    TooSlow,
     /// The database was restored: positions are no longer what they were.
     EpochChanged,
     /// The process ends.
@@ -176,7 +178,7 @@ impl Seat {
     }
 
     /// It has been answered, and is likely to ask again at once.
-    pub fn may_return(mut self) {
+    pub fn may_return(&mut self) {
         self.may_return = true;
     }
 }

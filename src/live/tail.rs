@@ -6,10 +6,10 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::{End, Live, ONLINE, hub::Place};
+use super::{End, Live, ONLINE};
 use crate::{
-    domain::{feed::Position, id::AppId},
-    store::{CHANGES_KEPT, Error, Presence, Result, Store},
+    domain::{cursor::Epoch, feed::Position, id::AppId},
+    store::{CHANGES_KEPT, Presence, Result, Store},
 };
 
 /// How often it is looked when nothing rings: news of another process' commits may be lost.
@@ -54,7 +54,7 @@ pub async fn follow(live: Live, stop: CancellationToken) {
 
 struct Tail {
     live: Live,
-    epoch: crate::domain::cursor::Epoch,
+    epoch: Epoch,
     /// When it last read what there is.
     looked_at: Instant,
 }

@@ -51,7 +51,8 @@ const NEXT: Sql = Sql {
 impl Store {
     /// The counters of some apps. Those that are gone have none.
     pub async fn counters(&self, apps: &[AppId]) -> Result<HashMap<AppId, Position>> {
-        let sql = "select a.id, a.head from jsonb_each($1) r cross join apps a where a.id = r.atom and a.deleted_at is null";
+        let sql =
+            "select a.id, a.head from jsonb_each($1) r cross join apps a where a.id = r.atom and a.deleted_at is null";
         let found: Vec<(Word<AppId>, i64)> = self.db().peek_all(sql, (rows(apps)?,)).await?;
         Ok(found.into_iter().map(|(app, head)| (app.0, Position(head))).collect())
     }
@@ -80,7 +81,8 @@ impl Store {
         let sql = "delete from presence where (app_id, device_id) in
                      (select app_id, device_id from presence where until < $1 limit $2)";
         let presences = self.db().execute(sql, (now.as_ms(), most)).await?;
-        let sql = "delete from tickets where ticket_hash in (select ticket_hash from tickets where expires_at < $1 limit $2)";
+        let sql =
+            "delete from tickets where ticket_hash in (select ticket_hash from tickets where expires_at < $1 limit $2)";
         let tickets = self.db().execute(sql, (now.as_ms(), most)).await?;
         Ok(changes.max(presences).max(tickets))
     }
@@ -99,7 +101,8 @@ async fn news(tx: &mut Tx, app: AppId, after: Position) -> Result<Option<News>> 
     let events: Vec<EventRow> = tx.fetch_while(NEXT, (Word(app), after.0, EVENTS, most), fits).await?;
     let is_cut = events.len() as i64 == EVENTS || events.iter().map(|event| event.bytes).sum::<i64>() > most;
     let events = events.into_iter().map(StoredEvent::try_from).collect::<Result<Vec<_>>>()?;
-    let sql = "select position, subject from view_changes where app_id = $1 and position > $2 order by position limit $3";
+    let sql =
+        "select position, subject from view_changes where app_id = $1 and position > $2 order by position limit $3";
     let mut changes: Vec<(i64, String)> = tx.fetch_all(sql, (Word(app), after.0, CHANGES)).await?;
 
     // Where one of the two ends early, so does all of it.

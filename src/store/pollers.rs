@@ -158,8 +158,13 @@ impl Memory {
 impl Store {
     /// Whose device token this is; `None` if nobody's, or it has ended. The first use of a token begins the end of older ones.
     pub async fn poller(&self, secret: &str) -> Result<Option<Poller>> {
-        let (hash, now) = (secret::hash(secret), self.inner.clock.now());
-        let key = secret::start_of(&hash);
+        self.poller_of(&secret::hash(secret)).await
+    }
+
+    /// The same for a token that is known by its hash only.
+    pub async fn poller_of(&self, hash: &str) -> Result<Option<Poller>> {
+        let now = self.inner.clock.now();
+        let key = secret::start_of(hash);
         let memory = self.inner.memory.as_ref();
         if let Some(poller) = memory.and_then(|memory| memory.recall(key, now)) {
             return Ok(Some(poller));
@@ -172,14 +177,14 @@ impl Store {
                    join apps a on a.id = t.app_id
                    where t.secret_hash = $1 and a.deleted_at is null and (t.expires_at is null or t.expires_at > $2)";
         // What a poll is answered with is read or written after this.
-        let found: Option<PollerRow> = self.db().peek_optional(sql, (hash.clone(), now.as_ms())).await?;
+        let found: Option<PollerRow> = self.db().peek_optional(sql, (hash.to_owned(), now.as_ms())).await?;
         let Some(row) = found else {
             self.db().until_on_disk().await?;
             return Ok(None);
         };
         let (app, device) = (row.app.0, row.device.0);
         if row.used_at.is_none() {
-            self.first_use(app, device, &hash, row.issued_at, now).await?;
+            self.first_use(app, device, hash, row.issued_at, now).await?;
         }
         Ok(Some(Poller {
             app,

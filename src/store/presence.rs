@@ -59,12 +59,7 @@ impl Store {
 }
 
 /// Writes a batch in one transaction; of several for one device the last holds.
-pub(super) async fn write(
-    db: &Db,
-    now: Timestamp,
-    node: &str,
-    batch: &[Presence],
-) -> Result<(Vec<()>, Submitted)> {
+pub(super) async fn write(db: &Db, now: Timestamp, node: &str, batch: &[Presence]) -> Result<(Vec<()>, Submitted)> {
     let mut seen = HashSet::new();
     let mut latest: Vec<&Presence> =
         batch.iter().rev().filter(|presence| seen.insert((presence.app, presence.device))).collect();

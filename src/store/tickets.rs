@@ -23,7 +23,8 @@ impl Store {
     /// Makes a ticket that stands for a device token, named by its hash. Answers until when it is good.
     pub async fn issue_ticket(&self, app: AppId, device: DeviceId, token: &str) -> Result<(SecretString, Timestamp)> {
         let (ticket, expires_at) = (secret::generate(TICKET), self.inner.clock.now() + LASTS);
-        let sql = "insert into tickets (ticket_hash, app_id, device_id, token_hash, expires_at) values ($1, $2, $3, $4, $5)";
+        let sql =
+            "insert into tickets (ticket_hash, app_id, device_id, token_hash, expires_at) values ($1, $2, $3, $4, $5)";
         let hash = secret::hash(ticket.expose_secret());
         self.db().execute(sql, (hash, Word(app), Word(device), token.to_owned(), expires_at.as_ms())).await?;
         Ok((ticket, expires_at))

@@ -10,7 +10,9 @@ use crate::domain::{
     device::{DeviceStatus, Platform, Transport},
     event::{CancelOn, Class},
     feed::Position,
-    policy::{self, Candidate, CredentialFit, Decision, DeferReason, DropReason, Followed, Grace, Pace, Situation, Stage},
+    policy::{
+        self, Candidate, CredentialFit, Decision, DeferReason, DropReason, Followed, Grace, Pace, Situation, Stage,
+    },
     push::{Meaning, Reply},
     record::{self, Load, Unfetched},
     settings::Settings,

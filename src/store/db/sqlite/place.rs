@@ -75,7 +75,8 @@ impl Place {
     /// nobody else writes (decision 11).
     pub async fn claim(&self) -> anyhow::Result<File> {
         let path = self.path.canonicalize()?;
-        let lock = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(beside(&path, "-lock"))?;
+        let lock =
+            OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(beside(&path, "-lock"))?;
         let since = Instant::now();
         loop {
             match lock.try_lock() {

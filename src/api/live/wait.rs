@@ -1,0 +1,97 @@
+//! Polls that wait until there is something (`Prefer: wait`, RFC 7240 §4.3).
+
+use std::time::Duration;
+
+use axum::{
+    http::{HeaderMap, HeaderName, HeaderValue},
+    response::Response,
+};
+use tokio::time::{Instant, timeout_at};
+
+use super::{
+    super::{auth, page, page::Looked, problem::Result, sync::Look},
+    jittered,
+};
+use crate::{
+    domain::{id::AppId, limits},
+    live::{End, Full, Heard, Live, Purpose, Seat, Who},
+};
+
+const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-applied");
+
+/// For how long a request would wait. It is only a preference, so what is no number is passed over, and what is too long is cut.
+fn asked(headers: &HeaderMap) -> Option<u64> {
+    let mut waits = page::preferences(headers).filter_map(|preference| {
+        let (name, seconds) = preference.split_once('=')?;
+        name.trim().eq_ignore_ascii_case("wait").then(|| seconds.trim().trim_matches('"').parse().ok())?
+    });
+    waits.next().map(|seconds: u64| seconds.min(limits::WAIT_S)).filter(|seconds| *seconds > 0)
+}
+
+/// A poll that waits, or does not.
+pub enum Wait {
+    /// It is answered at once: it did not ask for more, or is not one that may wait.
+    No,
+    /// It would wait, but there is no room.
+    Crowded,
+    /// It has a seat.
+    Seated {
+        /// Where it hears of what comes.
+        seat: Seat,
+        /// When it is answered in any case.
+        until: Instant,
+        /// For how long it asked to wait.
+        wait_s: u64,
+    },
+}
+
+impl Wait {
+    /// Takes a seat for a poll that asks to wait. It sits before it looks, so that nothing falls in between. Of each scope one waits.
+    pub async fn begin(live: &Live, headers: &HeaderMap, app: AppId, who: Option<Who>, scope: &str) -> Self {
+        let Some((wait_s, who)) = asked(headers).zip(who) else {
+            return Self::No;
+        };
+        let until = Instant::now() + jittered(Duration::from_secs(wait_s));
+        let scope = match &who {
+            Who::Device(_, token) => format!("{scope} {token}"),
+            Who::Key(key) => format!("{scope} {key}"),
+        };
+        match live.join(app, who, Purpose::Wait(scope)).await {
+            Ok(seat) => Self::Seated { seat, until, wait_s },
+            Err(Full) => Self::Crowded,
+        }
+    }
+
+    /// How it looks.
+    pub fn look(&self) -> Look {
+        match self {
+            Self::No => Look::Once,
+            Self::Crowded => Look::Crowded,
+            Self::Seated { .. } => Look::Listening,
+        }
+    }
+
+    /// What comes of a look: the answer, or nothing if it is to look again.
+    pub async fn after(&mut self, looked: Looked) -> Result<Option<Response>> {
+        let Self::Seated { seat, until, wait_s } = self else {
+            return Ok(Some(looked.response));
+        };
+        if !looked.is_news && Instant::now() < *until {
+            if !seat.listen(&looked.feeds, looked.through) {
+                return Ok(None);
+            }
+            match timeout_at(*until, seat.heard()).await {
+                Ok(Heard::End(End::Revoked)) => return Err(auth::ended()),
+                Ok(Heard::End(End::Replaced | End::TooSlow | End::Stopping)) => {}
+                // Its last look as well: its cursor is to be as new as can be.
+                Ok(Heard::Events(_) | Heard::Anew | Heard::End(End::EpochChanged)) | Err(_) => return Ok(None),
+            }
+        }
+        seat.may_return();
+        let mut response = looked.response;
+        if let Ok(applied) = HeaderValue::from_str(&format!("wait={wait_s}")) {
+            response.headers_mut().insert(PREFERENCE_APPLIED, applied);
+        }
+        Ok(Some(response))
+    }
+}
