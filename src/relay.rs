@@ -12,7 +12,7 @@ use tokio_util::{
 };
 
 use crate::{
-    api::{Api, ApiParts},
+    api::{Api, ApiParts, Port},
     config::{Config, Role},
     dispatch::{Dispatcher, Janitor},
     domain::{credential::AnyTokenUri, time::Clock},
@@ -171,7 +171,8 @@ async fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
 }
 
 fn serve(listener: TcpListener, router: Router, stop: &CancellationToken, work: &TaskTracker) {
-    let listener = listener.tap_io(|stream| drop(stream.set_nodelay(true)));
+    // It is tapped so that axum knows whose address it is.
+    let listener = Port::new(listener).tap_io(|_| {});
     let service = router.into_make_service_with_connect_info::<SocketAddr>();
     let stop = stop.clone();
     work.spawn(async move {

@@ -14,6 +14,7 @@ mod docs;
 mod events;
 mod extract;
 mod health;
+mod listen;
 mod live;
 mod me;
 mod openapi;
@@ -30,13 +31,17 @@ use std::{
     any::Any,
     ops::Deref,
     sync::{Arc, atomic::AtomicI64},
+    time::Duration,
 };
 
 use axum::{
     Router,
     body::Body,
     extract::MatchedPath,
-    http::{HeaderName, HeaderValue, Request},
+    http::{
+        HeaderName, HeaderValue, Method, Request,
+        header::{AUTHORIZATION, CONTENT_TYPE, ETAG, IF_NONE_MATCH, RETRY_AFTER},
+    },
     middleware,
     response::{IntoResponse, Response},
     routing::get,
@@ -45,11 +50,13 @@ use secrecy::SecretString;
 use tower::util::{MapRequestLayer, option_layer};
 use tower_http::{
     catch_panic::CatchPanicLayer,
+    cors::{self, CorsLayer},
     request_id::{MakeRequestId, PropagateRequestIdLayer, RequestId, SetRequestIdLayer},
     trace::TraceLayer,
 };
 use utoipa_axum::{router::OpenApiRouter, routes};
 
+pub use self::listen::Port;
 use self::{auth::Limiters, counted::CountLayer, problem::Problem};
 use crate::{
     domain::{credential::AnyTokenUri, time::Clock},
@@ -168,7 +175,6 @@ fn described() -> OpenApiRouter<Api> {
         .routes(routes!(brakes::list))
         .routes(routes!(brakes::release))
         .routes(routes!(devices::register, devices::list))
-        .routes(routes!(devices::show_none, devices::update_me, devices::remove_me))
         .routes(routes!(devices::show, devices::update, devices::remove))
         .routes(routes!(devices::follow, devices::unfollow))
         .routes(routes!(events::test_device))
@@ -183,15 +189,7 @@ fn described() -> OpenApiRouter<Api> {
         .routes(routes!(timeline::show))
         .routes(routes!(activity::list))
         .routes(routes!(stats::show))
-        // For phones.
-        .routes(routes!(sync::sync))
-        .routes(routes!(sync::ack))
-        .routes(routes!(live::stream::stream))
-        .routes(routes!(live::socket::open))
-        .routes(routes!(live::ticket::make))
-        .routes(routes!(snapshots::of_device))
-        .routes(routes!(sync::feed))
-        .routes(routes!(snapshots::of_feed))
+        .merge(for_devices())
         // The service's own.
         .routes(routes!(me::show))
         .routes(routes!(health::healthz))
@@ -201,13 +199,46 @@ fn described() -> OpenApiRouter<Api> {
         .routes(routes!(health::explain))
 }
 
+/// Those that devices come to by themselves, browsers among them: pages of any origin may, for it is the token that tells who it is, and no
+/// browser adds that of its own accord.
+fn for_devices() -> OpenApiRouter<Api> {
+    let (prefer, applied) = (HeaderName::from_static("prefer"), HeaderName::from_static("preference-applied"));
+    let (last_event, traceparent) = (HeaderName::from_static("last-event-id"), HeaderName::from_static("traceparent"));
+    let cors = CorsLayer::new()
+        .allow_origin(cors::Any)
+        .allow_methods([Method::GET, Method::POST, Method::PATCH, Method::DELETE])
+        .allow_headers([AUTHORIZATION, CONTENT_TYPE, IF_NONE_MATCH, REQUEST_ID, prefer, last_event, traceparent])
+        .expose_headers([ETAG, RETRY_AFTER, REQUEST_ID, applied])
+        // The answers are the same for all origins.
+        .vary([])
+        .max_age(Duration::from_secs(86_400));
+    let routes = OpenApiRouter::new()
+        .routes(routes!(sync::sync))
+        .routes(routes!(sync::ack))
+        .routes(routes!(live::stream::stream))
+        .routes(routes!(live::socket::open))
+        .routes(routes!(live::ticket::make))
+        .routes(routes!(snapshots::of_device))
+        .routes(routes!(sync::feed))
+        .routes(routes!(snapshots::of_feed))
+        .routes(routes!(devices::show_none, devices::update_me, devices::remove_me));
+    let (routes, description) = routes.split_for_parts();
+    // What asks whether it may is a method that no route has.
+    let routes = routes.method_not_allowed_fallback(method_not_allowed).layer(cors);
+    let mut described = OpenApiRouter::from(routes);
+    *described.get_openapi_mut() = description;
+    described
+}
+
+async fn method_not_allowed() -> Problem {
+    Problem::new(problem::METHOD_NOT_ALLOWED, "see the contract for this route")
+}
+
 fn wrap(routes: Router<Api>, api: Api) -> Router {
     let metrics = api.store.metrics().clone();
     routes
         .fallback(async || Problem::not_found("route"))
-        .method_not_allowed_fallback(async || {
-            Problem::new(problem::METHOD_NOT_ALLOWED, "see the contract for this route")
-        })
+        .method_not_allowed_fallback(method_not_allowed)
         .with_state(api)
         .layer(CatchPanicLayer::custom(panicked))
         .layer(option_layer(traces::are_on().then(|| middleware::from_fn(traced::trace))))

@@ -1,5 +1,7 @@
 //! `reveille serve`: the relay.
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
 use super::screen::Screen;
 use crate::{
     config::Flags,
@@ -19,6 +21,15 @@ pub struct ServeArgs {
     print_config: bool,
 }
 
+/// Every connection is a file, and a shell allows few by itself: as many as the system lets us have.
+fn allow_files() {
+    let limits = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limits.maximum, ..limits };
+    if let Err(error) = setrlimit(Resource::Nofile, raised) {
+        tracing::warn!(%error, allowed = limits.current, "the number of open files could not be raised");
+    }
+}
+
 /// Serves until asked to stop.
 pub async fn run(args: ServeArgs) -> anyhow::Result<()> {
     let config = super::load(&args.flags)?;
@@ -29,6 +40,7 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<()> {
     config.require_master_key()?;
     let collector = config.otlp_url.as_deref();
     let _telemetry = telemetry::init(&config.log, config.log_format, collector)?;
+    allow_files();
     let relay = Relay::start(&config, fault::clock(), StoreOptions::default(), Background::Runs).await?;
     if config.operator_key.is_none() {
         tracing::warn!("there is no operator key: apps and app keys cannot be made (REVEILLE_OPERATOR_KEY)");

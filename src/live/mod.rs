@@ -156,6 +156,11 @@ impl Live {
         Ok(seat)
     }
 
+    /// Serves a connection; who stops the process waits for it.
+    pub async fn serve(&self, connection: impl Future<Output = ()>) {
+        self.0.tasks.track_future(connection).await;
+    }
+
     fn metrics(&self) -> &Metrics {
         self.0.store.metrics()
     }

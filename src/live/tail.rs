@@ -37,7 +37,9 @@ pub async fn follow(live: Live, stop: CancellationToken) {
             _ = changes.changed() => {}
             () = tokio::time::sleep(LOOK_EVERY) => {}
         }
-        tokio::time::sleep(GATHER).await;
+        if stop.run_until_cancelled(tokio::time::sleep(GATHER)).await.is_none() {
+            break;
+        }
         changes.mark_unchanged();
         if let Err(error) = tail.look().await {
             tracing::debug!(%error, "live connections wait for the database");

@@ -46,8 +46,7 @@ struct Gone {
 static STAY: LazyLock<Each> = LazyLock::new(|| {
     Each::of(
         "insert into presence (app_id, device_id, node, until) values ({app}, {device}, {node}, {until:int})
-         on conflict (app_id, device_id) do update set
-             node = excluded.node, until = case when excluded.until > presence.until then excluded.until else presence.until end",
+         on conflict (app_id, device_id) do update set node = excluded.node, until = excluded.until",
     )
 });
 

@@ -125,7 +125,8 @@ impl Line {
         let who = Who::Device(caller.poller.device, caller.token.clone());
         let seat = api.live.join(caller.poller.app, who, Purpose::Stream(channel)).await?;
         let device = caller.poller.device.to_string();
-        let (told, state, thin, came, noting) = (None, State::Wait, false, Came::default(), None);
+        let (told, state, thin, came, noting) =
+            (None, State::Wait, false, Came { live: true, ..Came::default() }, None);
         Ok(Self { api, seat, channel, caller, device, told, state, thin, came, noting })
     }
 

@@ -100,10 +100,11 @@ pub async fn open(
         response.headers_mut().insert(header::UPGRADE, HeaderValue::from_static("websocket"));
         return Ok(response);
     };
+    let live = api.live.clone();
     let line = Line::open(api, Channel::WebSocket, caller).await?;
     let upgrade = upgrade.max_message_size(FRAME_BYTES).max_frame_size(FRAME_BYTES);
     let upgrade = upgrade.read_buffer_size(BUFFER_BYTES).write_buffer_size(0);
-    Ok(upgrade.on_upgrade(async |socket| Connection { socket, line }.serve().await))
+    Ok(upgrade.on_upgrade(async move |socket| live.serve(Connection { socket, line }.serve()).await))
 }
 
 struct Connection {

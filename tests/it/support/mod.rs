@@ -2,6 +2,7 @@
 
 pub mod cli;
 pub mod database;
+pub mod live;
 pub mod phone;
 pub mod proxy;
 pub mod served;
