@@ -44,7 +44,12 @@ async fn a_credential_is_put_shown_without_its_key_and_removed() {
     world.delete("/v1/credentials/apns/other").await.expect(204);
     assert_eq!(world.delete("/v1/credentials/apns/other").await.problem(404), "not-found");
     assert_eq!(world.get("/v1/credentials/apns/other").await.problem(404), "not-found");
-    assert_eq!(world.get("/v1/credentials/mqtt").await.problem(404), "not-found");
+    for path in ["/v1/credentials/fcn", "/v1/credentials/fcn/default"] {
+        let answer = world.get(path).await;
+        assert_eq!(answer.problem(404), "not-found");
+        let detail = answer.body["detail"].as_str().unwrap();
+        assert_eq!(detail, "there is no such object: `fcn` should be `fcm` or `apns`", "{path}");
+    }
 }
 
 #[tokio::test]
