@@ -196,7 +196,7 @@ fn wrap(routes: Router<Api>, api: Api) -> Router {
     routes
         .fallback(async || Problem::not_found("route"))
         .method_not_allowed_fallback(async || {
-            Problem::new(problem::METHOD_NOT_ALLOWED, "see the contract for this route")
+            Problem::new(problem::METHOD_NOT_ALLOWED, "the route takes the methods that the header Allow lists")
         })
         .with_state(api)
         .layer(CatchPanicLayer::custom(panicked))
