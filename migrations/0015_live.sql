@@ -1,11 +1,11 @@
 -- What live connections are told by, and who has one.
 
 -- What a device may see, or whether a key or token is good, has changed at this position of its app: its connections look anew. A row is of
--- use as long as a connection may be that far behind.
+-- use as long as a connection may be that far behind. subject is a hash of its id, for a row may outlive a device that was erased.
 create table view_changes (
     app_id text not null,
     position bigint not null,
-    subject text not null,
+    subject bigint not null,
     at bigint not null,
     primary key (app_id, position, subject)
 );

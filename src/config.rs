@@ -1,4 +1,4 @@
-//! The configuration: flags, then environment, then `reveille.toml`, then defaults. The environment is read here only.
+//! The configuration: flags, then environment, then `reveille.toml`, then defaults.
 
 use std::{
     collections::BTreeSet,
@@ -13,11 +13,13 @@ use secrecy::{ExposeSecret, SecretBox, SecretString};
 use url::Url;
 
 use crate::telemetry::LogFormat;
+pub use environment::unknown_variables;
 pub use layers::{FILE_NAME, Origin};
 use layers::{Given, Layers, without_password};
-pub use remote::{Remote, Wanted, Way};
+pub use remote::{Remote, Wanted, Way, url_of_flag};
 pub use settings::{Flags, SETTINGS, Setting};
 
+mod environment;
 mod layers;
 mod remote;
 mod settings;
@@ -144,7 +146,7 @@ impl Config {
     /// # Errors
     /// As [`Config::load`].
     pub fn of_process(flags: &Flags) -> Result<Self, ConfigError> {
-        Self::load(flags, variable, Path::new(""))
+        Self::load(flags, environment::variable, Path::new(""))
     }
 
     /// Resolves all settings. `env` looks a variable up; relative paths count from `folder`, those in the configuration
@@ -190,12 +192,6 @@ impl Config {
     pub fn print(&self) -> String {
         self.lines.concat()
     }
-}
-
-/// A variable of this process' environment.
-#[expect(clippy::disallowed_methods, reason = "this is the one place that reads the environment")]
-fn variable(name: &str) -> Option<String> {
-    std::env::var_os(name).map(|value| value.to_string_lossy().into_owned())
 }
 
 /// Reads settings and keeps the lines that `print` shows.
@@ -282,20 +278,31 @@ fn address(given: &Given) -> Result<SocketAddr, ConfigError> {
 }
 
 fn web_url(given: &Given) -> Result<String, ConfigError> {
-    let url = Url::parse(&given.text).map_err(|error| given.bad(error.to_string()))?;
-    let web = matches!(url.scheme(), "http" | "https") && url.has_host();
-    if !web || has_extras(&url) {
+    let beginning = "it must begin with http:// or https://";
+    let url = parsed(given, beginning)?;
+    if !matches!(url.scheme(), "http" | "https") {
+        return Err(given.bad(beginning));
+    }
+    if !url.has_host() || has_extras(&url) {
         return Err(given.bad("it must be an http or https URL without user, query and fragment"));
     }
     Ok(url.as_str().trim_end_matches('/').to_owned())
 }
 
 fn base_url(given: &Given) -> Result<Url, ConfigError> {
-    let url = Url::parse(&given.text).map_err(|error| given.bad(error.to_string()))?;
+    let url = parsed(given, "it must begin with https://")?;
     if url.scheme() != "https" || !url.has_host() || has_extras(&url) || url.path() != "/" {
         return Err(given.bad("it must be https://host or https://host:port and nothing behind it"));
     }
     Ok(url)
+}
+
+/// A URL. Who leaves its beginning out is told of that.
+fn parsed(given: &Given, beginning: &str) -> Result<Url, ConfigError> {
+    Url::parse(&given.text).map_err(|error| match error {
+        url::ParseError::RelativeUrlWithoutBase => given.bad(beginning),
+        error => given.bad(error.to_string()),
+    })
 }
 
 fn has_extras(url: &Url) -> bool {

@@ -1,9 +1,11 @@
 //! Metrics in the Prometheus text format; docs/operations/metrics.md is their table. Names and labels are stable, and no label holds a
 //! tenant's text but the app's id.
 
+mod requests;
+
 use std::{
     sync::{
-        Arc, Mutex, OnceLock, PoisonError,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
@@ -21,6 +23,8 @@ use prometheus_client::{
     registry::Registry,
 };
 
+pub use self::requests::Requests;
+use self::requests::{Answered, Route};
 use crate::domain::{
     device::{DeviceStatus, Transport},
     event::Class,
@@ -83,43 +87,6 @@ struct AtScrape {
     devices: Family<OfAppWith, Gauge>,
     alarms: Family<OfApp, Gauge>,
     wake_rate: Family<RateOf, Seconds>,
-}
-
-/// The requests of a route.
-#[derive(Debug)]
-pub struct Requests {
-    metrics: Metrics,
-    method: &'static str,
-    route: String,
-    duration: Histogram,
-    /// The first of its statuses, which are all that most routes have.
-    by_status: [OnceLock<(u16, Counter)>; 4],
-}
-
-impl Requests {
-    /// One was answered.
-    pub fn answered(&self, status: u16, took: Duration) {
-        self.duration.observe(took.as_secs_f64());
-        let of_status = || {
-            let answered = Answered { method: self.method, route: self.route.clone(), status };
-            self.metrics.0.requests.get_or_create_owned(&answered)
-        };
-        let mut known = self.by_status.iter().map(|place| place.get_or_init(|| (status, of_status())));
-        match known.find(|(of, _)| *of == status) {
-            Some((_, counter)) => drop(counter.inc()),
-            None => drop(of_status().inc()),
-        }
-    }
-
-    /// Whose they are.
-    pub fn route(&self) -> &str {
-        &self.route
-    }
-
-    /// By which method.
-    pub fn method(&self) -> &'static str {
-        self.method
-    }
 }
 
 /// The ways of a live connection.
@@ -209,8 +176,6 @@ labels! {
     By { transport: &'static str }
     Refresh { transport: &'static str, result: &'static str }
     Breaker { transport: &'static str, state: &'static str }
-    Answered { method: &'static str, route: String, status: u16 }
-    Route { method: &'static str, route: String }
     Poll { route: &'static str, result: &'static str }
     Open { channel: &'static str }
     Operation { operation: &'static str }
@@ -404,12 +369,6 @@ impl Metrics {
     /// A poll was answered.
     pub fn polled(&self, route: &'static str, result: &'static str) {
         self.0.polls.get_or_create(&Poll { route, result }).inc();
-    }
-
-    /// The requests of a route, to be counted without looking for them each time.
-    pub fn requests(&self, method: &'static str, route: &str) -> Requests {
-        let duration = self.0.request_duration.get_or_create_owned(&Route { method, route: route.to_owned() });
-        Requests { metrics: self.clone(), method, route: route.to_owned(), duration, by_status: Default::default() }
     }
 
     /// A live connection began (1) or ended (-1).

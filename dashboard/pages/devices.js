@@ -50,7 +50,8 @@ export function show({ root, relay, signal, query, fail }) {
   const go = event => {
     event?.preventDefault();
     const q = search.value.trim();
-    location.hash = /^dev_[0-9a-z]+$/.test(q) ? `#/devices/${q}` : link({ q, by: by.value, status: status.value });
+    const asks = { q, by: by.value, status: status.value, open: event && q ? "one" : "" };
+    location.hash = /^dev_[0-9a-z]+$/.test(q) ? `#/devices/${q}` : link(asks);
   };
   const list = h("div", { class: "stack", own: true }, loading("the devices"));
   fill(
@@ -72,10 +73,18 @@ export function show({ root, relay, signal, query, fail }) {
   );
   if (query.get("focus") === "search") search.focus();
 
+  // Who searches for what only one device has wants its page. The address forgets that, so that "back" leads to the list.
+  let opensOne = query.get("open") === "one";
+  if (opensOne) history.replaceState(null, "", link({ cursor: asked.cursor }));
   let page = null;
   repeat(
     async () => {
       page = await find();
+      if (opensOne && page.items.length === 1 && !signal.aborted) {
+        location.hash = `#/devices/${encodeURIComponent(page.items[0].id)}`;
+        return;
+      }
+      opensOne = false;
       fill(list, found());
     },
     {

@@ -32,9 +32,7 @@ export function funnel(transports) {
       "events",
       "Events that wanted a device awake, counted once per device.",
       [],
-      ratio === null
-        ? "no wake accepted yet"
-        : `${ratio.toFixed(2)} events per wake: what comes close together goes in one push`,
+      ratio === null ? "no wake accepted yet" : eventsPerWake(ratio.toFixed(2)),
     ),
     step(
       "Pushed",
@@ -80,6 +78,13 @@ export function funnel(transports) {
       null,
     ),
   );
+}
+
+/** Under 1, waking again has cost more pushes than going together has saved. */
+function eventsPerWake(ratio) {
+  const words = `${ratio} events per wake`;
+  if (Number(ratio) === 1) return words;
+  return `${words}: ${Number(ratio) < 1 ? "phones that did not come were woken again" : "what comes close together goes in one push"}`;
 }
 
 function missedNote(missed) {

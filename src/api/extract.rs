@@ -121,7 +121,18 @@ impl<S: Send + Sync, T: DeserializeOwned + Send> FromRequestParts<S> for Path<T>
             return Err(Problem::not_found("object"));
         }
         let path = <axum::extract::Path<T> as FromRequestParts<S>>::from_request_parts(parts, state).await;
-        path.map(|axum::extract::Path(value)| Self(value)).map_err(|_| Problem::not_found("object"))
+        path.map(|axum::extract::Path(value)| Self(value)).map_err(|rejection| no_such_object(&rejection.body_text()))
+    }
+}
+
+/// Nothing is called as the path says. Where a part of it is one of a few words, they are named.
+fn no_such_object(why: &str) -> Problem {
+    let unknown = why.split_once("unknown variant ").and_then(|(_, words)| words.rsplit_once(", expected "));
+    match unknown {
+        Some((given, few)) => {
+            Problem::new(problem::NOT_FOUND, format!("there is no such object: {given} should be {few}"))
+        }
+        None => Problem::not_found("object"),
     }
 }
 

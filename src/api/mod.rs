@@ -231,7 +231,7 @@ fn for_devices() -> OpenApiRouter<Api> {
 }
 
 async fn method_not_allowed() -> Problem {
-    Problem::new(problem::METHOD_NOT_ALLOWED, "see the contract for this route")
+    Problem::new(problem::METHOD_NOT_ALLOWED, "the route takes the methods that the header Allow lists")
 }
 
 fn wrap(routes: Router<Api>, api: Api) -> Router {

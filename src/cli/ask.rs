@@ -95,6 +95,8 @@ pub struct Relay {
     /// Its URL, for people.
     pub at: String,
     key: SecretString,
+    /// What it is, for people.
+    key_is: String,
     /// Sent along with the operator key.
     app: Option<AppId>,
 }
@@ -143,12 +145,13 @@ impl Relay {
             .timeout(REQUEST_TIMEOUT)
             .build()
             .context("the HTTP client cannot be set up")?;
-        Ok(Self { http, url: Url::parse(&remote.url)?, at: remote.url.clone(), key: remote.key.clone(), app: None })
+        let (at, key, key_is) = (remote.url.clone(), remote.key.clone(), remote.key_is.clone());
+        Ok(Self { http, url: Url::parse(&at)?, at, key, key_is, app: None })
     }
 
-    /// The same, asked with another key.
-    pub fn with_key(&self, key: SecretString) -> Self {
-        Self { key, app: None, ..self.clone() }
+    /// The same, asked with a device's token.
+    pub fn with_token(&self, token: SecretString) -> Self {
+        Self { key: token, key_is: "device token".to_owned(), app: None, ..self.clone() }
     }
 
     /// The same, asked by the operator about this app.
@@ -276,12 +279,8 @@ impl Relay {
             }
             (status, Some(body)) if status.is_success() => Ok(Answer { status, headers, text, body }),
             (StatusCode::UNAUTHORIZED, Some(body)) if body["type"] == "/problems/unauthorized" => {
-                let key = match self.key.expose_secret().get(..3) {
-                    Some("rk_") => "app key",
-                    Some("dt_") => "device token",
-                    _ => "operator key",
-                };
-                Err(Failure::new(Exit::Refused, format!("the relay at {} does not know this {key}", self.at)))
+                let text = format!("the relay at {} does not know this {}", self.at, self.key_is);
+                Err(Failure::new(Exit::Refused, text))
             }
             (status, Some(body)) if body["detail"].is_string() => {
                 let failure = Failure::of_problem(&self.at, status, body);
@@ -317,7 +316,10 @@ pub fn cause(error: &reqwest::Error) -> String {
     while let Some(source) = cause.source() {
         cause = source;
     }
-    cause.to_string()
+    let text = cause.to_string();
+    // What TLS takes the beginning of an answer in plain HTTP for.
+    let hint = if text.contains("InvalidContentType") { "; what answers there may speak http, not https" } else { "" };
+    text + hint
 }
 
 /// How long the relay wants to be left alone.

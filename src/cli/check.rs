@@ -9,7 +9,7 @@ use std::path::PathBuf;
 
 use self::report::Report;
 use super::exit::Exit;
-use crate::config::{Config, Flags, Way};
+use crate::config::{Config, Flags, Way, url_of_flag};
 
 /// Arguments of `reveille check`.
 #[derive(Debug, clap::Args)]
@@ -44,8 +44,9 @@ impl CheckArgs {
 /// Looks at all of it, and answers whether something has failed.
 ///
 /// # Errors
-/// Nothing could be looked at: what has failed is a finding.
-pub async fn run(args: CheckArgs) -> anyhow::Result<Exit> {
+/// The URL given is none, or nothing could be looked at: what has failed is a finding.
+pub async fn run(mut args: CheckArgs) -> anyhow::Result<Exit> {
+    args.url = args.url.as_deref().map(|url| url_of_flag("--url", url)).transpose()?;
     let mut report = Report::new(if args.json { report::Form::Json } else { report::Form::People });
     match Config::of_process(&args.flags) {
         Ok(config) => {

@@ -38,8 +38,13 @@ pub struct DemoArgs {
     #[arg(long)]
     keep: bool,
     /// What is logged to stderr: a level, or a filter such as `warn,reveille=debug`
-    #[arg(long, value_name = "FILTER", default_value = "error")]
+    #[arg(long, value_name = "FILTER", default_value = "error", value_parser = log_filter)]
     log: String,
+}
+
+fn log_filter(given: &str) -> Result<String, String> {
+    let parsed = tracing_subscriber::EnvFilter::builder().parse(given);
+    parsed.map(|_| given.to_owned()).map_err(|error| error.to_string())
 }
 
 /// Runs the demo.

@@ -5,7 +5,7 @@ use std::{fmt, process::ExitCode, time::Duration};
 use serde_json::Value;
 
 use super::text::printable;
-use crate::config::{ConfigError, Origin};
+use crate::config::ConfigError;
 
 /// Exit codes, the same for every command (docs/cli.md).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -14,7 +14,7 @@ pub enum Exit {
     Done = 0,
     /// It failed.
     Failed = 1,
-    /// The command line, or the key it needs, is missing or wrong.
+    /// The command line, a setting, or the key it needs, is missing or wrong.
     Usage = 2,
     /// There is no such thing.
     NotFound = 3,
@@ -98,6 +98,12 @@ impl Failure {
         self
     }
 
+    /// After how long to ask again, where the relay itself has said so.
+    pub fn again(&self) -> Option<Duration> {
+        let status = self.problem.as_ref()?["status"].as_u64();
+        self.pause.filter(|_| matches!(status, Some(429 | 503)))
+    }
+
     /// How the command ends.
     pub fn exit(&self) -> Exit {
         self.exit
@@ -114,15 +120,14 @@ pub fn report(error: &anyhow::Error) -> Exit {
         told if told.contains(&cause) => text,
         told => format!("{told}: {cause}"),
     });
-    eprintln!("reveille: {text}");
-    if let Some(failure) = error.downcast_ref::<Failure>() {
-        return failure.exit;
-    }
-    match error.downcast_ref::<ConfigError>() {
-        Some(ConfigError::NoAppKey | ConfigError::NoOperatorKey | ConfigError::NoDeviceToken) => Exit::Usage,
-        Some(ConfigError::NoKeyFile { .. } | ConfigError::EmptyKeyFile { .. }) => Exit::Usage,
-        Some(ConfigError::Bad { origin: Origin::Flag(_), .. }) => Exit::Usage,
-        _ => Exit::Failed,
+    let failure = error.downcast_ref::<Failure>();
+    let again = failure.and_then(Failure::again).map(|pause| format!("; try again in {} s", pause.as_secs()));
+    eprintln!("reveille: {text}{}", again.unwrap_or_default());
+    match failure {
+        Some(failure) => failure.exit,
+        // A flag, a variable or the file says what cannot be used, or lacks what is needed.
+        None if error.is::<ConfigError>() => Exit::Usage,
+        None => Exit::Failed,
     }
 }
 
@@ -154,7 +159,17 @@ mod tests {
             assert_eq!(report(&Failure::of_problem("u", status, json!({"detail": "d"})).into()), exit);
         }
         assert_eq!(report(&ConfigError::NoAppKey.into()), Exit::Usage);
-        assert_eq!(report(&ConfigError::NoMasterKey.into()), Exit::Failed);
+        assert_eq!(report(&ConfigError::NoMasterKey.into()), Exit::Usage);
         assert_eq!(report(&anyhow::anyhow!("the disk is full")), Exit::Failed);
+    }
+
+    #[test]
+    fn only_the_relay_says_when_to_ask_again() {
+        let pause = Duration::from_secs(6);
+        for (status, again) in [(429, Some(pause)), (503, Some(pause)), (500, None)] {
+            let (status, problem) = (StatusCode::from_u16(status).unwrap(), json!({"detail": "d", "status": status}));
+            assert_eq!(Failure::of_problem("u", status, problem).passes_after(pause).again(), again, "{status}");
+        }
+        assert_eq!(Failure::new(Exit::Unreachable, "away").passes_after(pause).again(), None);
     }
 }

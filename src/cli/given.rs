@@ -2,7 +2,6 @@
 
 use std::io::Read as _;
 
-use anyhow::Context as _;
 use serde_json::value::RawValue;
 
 use super::exit::{Exit, Failure};
@@ -15,15 +14,17 @@ use crate::domain::limits;
 pub fn json(flag: &str, given: &str) -> anyhow::Result<Box<RawValue>> {
     let most = u64::try_from(limits::BODY_BYTES)?;
     let mut text = String::new();
+    let unusable = |why: String| Failure::new(Exit::Usage, format!("{flag}: {why}"));
     match (given, given.strip_prefix('@')) {
         ("-", _) => {
             let read = std::io::stdin().lock().take(most + 1).read_to_string(&mut text);
-            read.with_context(|| format!("{flag}: stdin cannot be read as text"))?;
+            read.map_err(|error| unusable(format!("stdin cannot be read as text: {error}")))?;
         }
         (_, Some(path)) => {
-            let file = std::fs::File::open(path).with_context(|| format!("{flag}: cannot open {path}"))?;
+            let file = std::fs::File::open(path);
+            let file = file.map_err(|error| unusable(format!("cannot open {path}: {error}")))?;
             let read = file.take(most + 1).read_to_string(&mut text);
-            read.with_context(|| format!("{flag}: {path} cannot be read as text"))?;
+            read.map_err(|error| unusable(format!("{path} cannot be read as text: {error}")))?;
         }
         _ => text.push_str(given),
     }
@@ -43,7 +44,9 @@ mod tests {
     fn it_is_checked_before_anything_is_sent() {
         let error = json("--data", "{oops").unwrap_err();
         assert!(error.to_string().starts_with("--data is not JSON"), "{error}");
-        assert!(json("--data", "@no-such-file").unwrap_err().to_string().contains("no-such-file"));
+        let error = json("--data", "@no-such-file").unwrap_err();
+        assert!(error.to_string().contains("no-such-file"), "{error}");
+        assert_eq!(error.downcast_ref::<Failure>().map(Failure::exit), Some(Exit::Usage));
         assert_eq!(json("--data", "1.50").unwrap().get(), "1.50", "as it came");
         let error = json("--data", &" ".repeat(limits::BODY_BYTES + 1)).unwrap_err();
         assert!(error.to_string().contains("262144 bytes"), "{error}");

@@ -70,7 +70,7 @@ pub async fn run(args: ListenArgs) -> anyhow::Result<()> {
             let relay = Relay::of_app(&args.at).await?;
             let (device, token) = register(&relay, installation, &args).await?;
             screen.aside(format!("Registered {device}; it is deleted in the end."));
-            relay.with_key(token)
+            relay.with_token(token)
         }
         None => {
             let way = Way { url: whom.url.clone(), key_file: args.token_file.clone(), config: whom.config.clone() };

@@ -5,6 +5,7 @@ use std::{cell::RefCell, collections::BTreeMap};
 use secrecy::{ExposeSecret as _, SecretString};
 
 use super::{
+    exit::{Exit, Failure},
     progress::{Progress, Unit},
     screen::Screen,
 };
@@ -32,6 +33,13 @@ pub struct MigrateStoreArgs {
 /// # Errors
 /// A database cannot be reached, the target is not empty, or what has arrived is not what was there.
 pub async fn run(args: MigrateStoreArgs) -> anyhow::Result<()> {
+    if !args.from.starts_with("sqlite:") {
+        return Err(Failure::new(Exit::Usage, "--from: a move begins at sqlite:PATH").into());
+    }
+    if !["postgres://", "postgresql://"].iter().any(|scheme| args.to.expose_secret().starts_with(scheme)) {
+        // What was given may hold a password.
+        return Err(Failure::new(Exit::Usage, "--to: a move ends at postgres://USER@HOST/DATABASE").into());
+    }
     let screen = Screen::new();
     let copied: RefCell<BTreeMap<String, usize>> = RefCell::default();
     let bar: RefCell<Option<Progress>> = RefCell::default();

@@ -4,7 +4,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use super::screen::Screen;
 use crate::{
-    config::Flags,
+    config::{Flags, unknown_variables},
     fault,
     relay::{Background, Relay},
     store::StoreOptions,
@@ -40,6 +40,11 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<()> {
     config.require_master_key()?;
     let collector = config.otlp_url.as_deref();
     let _telemetry = telemetry::init(&config.log, config.log_format, collector)?;
+    let unknown = unknown_variables();
+    if !unknown.is_empty() {
+        let names = unknown.join(" ");
+        tracing::warn!(names, "variables of the environment that are no settings are ignored: are they misspelt?");
+    }
     allow_files();
     let relay = Relay::start(&config, fault::clock(), StoreOptions::default(), Background::Runs).await?;
     if config.operator_key.is_none() {

@@ -7,10 +7,11 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use rand::RngExt as _;
-use secrecy::SecretString;
 use tokio::sync::mpsc;
 
+use super::exit::{Exit, Failure};
 use super::screen::Screen;
+use crate::config::{Remote, Wanted, Way, url_of_flag};
 use crate::sim::phones::{Backend, Cause, News, Phone, PhoneSetup, What};
 use crate::sim::{Provider, Sim, SimConfig};
 
@@ -58,11 +59,11 @@ pub struct SimArgs {
 #[command(next_help_heading = "Virtual phones at a running relay")]
 pub struct AtRelayArgs {
     /// The relay, as http://host:port; each phone follows the feeds `fleet:all` and `phone:N`.
-    #[arg(long, value_name = "URL", requires_all = ["phones", "app_key"])]
+    #[arg(long, value_name = "URL", requires = "phones")]
     pub relay: Option<String>,
-    /// An app key of the relay with the scope `devices:write`.
-    #[arg(long, value_name = "KEY", requires = "relay")]
-    pub app_key: Option<SecretString>,
+    /// A file that holds an app key of the relay with the scope `devices:write`; without it REVEILLE_APP_KEY.
+    #[arg(long, value_name = "FILE", requires = "relay")]
+    pub key_file: Option<PathBuf>,
     /// Of a hundred pushes, how many a phone loses.
     #[arg(long, value_name = "PERCENT", default_value_t = 0, requires = "relay", value_parser = clap::value_parser!(u8).range(0..=100))]
     pub lose: u8,
@@ -77,14 +78,16 @@ pub struct AtRelayArgs {
 /// Serves until Ctrl-C or SIGTERM; with phones and no relay, simulates a fleet instead.
 ///
 /// # Errors
-/// When a port is taken, or a file or folder cannot be written.
+/// When there is no app key for a relay, a port is taken, or a file or folder cannot be written.
 pub async fn run(args: SimArgs) -> anyhow::Result<()> {
     if let (Some(phones), None) = (args.phones, &args.at_relay.relay) {
         return fleet::run(phones, &args.fleet);
     }
     if args.phones.is_some_and(|phones| phones > MOST_AT_RELAY) {
-        anyhow::bail!("at most {MOST_AT_RELAY} phones can register at a relay");
+        let text = format!("at most {MOST_AT_RELAY} phones can register at a relay");
+        return Err(Failure::new(Exit::Usage, text).into());
     }
+    let backend = backend(&args.at_relay)?;
     let topic = args.bundle_ids.first().cloned().unwrap_or_default();
     let config = SimConfig {
         apns_listen: args.apns_listen,
@@ -111,7 +114,10 @@ pub async fn run(args: SimArgs) -> anyhow::Result<()> {
     screen.line("CA and keys are new at every start: restart the relay, and PUT the credentials again.");
     screen.line("Ctrl-C ends them.");
     let (news, mut told) = mpsc::channel(NEWS);
-    let phones = register(&sim, args.phones, &args.at_relay, &topic, news).await?;
+    let phones = match (args.phones, backend) {
+        (Some(phones), Some(backend)) => register(&sim, phones, &backend, &args.at_relay, &topic, news).await?,
+        _ => Vec::new(),
+    };
     let stop = super::asked_to_stop();
     tokio::pin!(stop);
     let mut toss = tokio::time::interval(TOSS_EVERY);
@@ -129,20 +135,32 @@ pub async fn run(args: SimArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// The backend of the phones' app, if there is a relay. Its key is no flag: others can see those with `ps`.
+fn backend(args: &AtRelayArgs) -> anyhow::Result<Option<Backend>> {
+    let Some(relay) = &args.relay else { return Ok(None) };
+    let url = url_of_flag("--relay", relay)?;
+    let way = Way { url: Some(url), key_file: args.key_file.clone(), config: None };
+    let remote = Remote::of_process(&way, Wanted::App)?;
+    if remote.is_operators() {
+        let text =
+            "phones register with an app key: set REVEILLE_APP_KEY, or name a file that holds one with --key-file";
+        return Err(Failure::new(Exit::Usage, text).into());
+    }
+    Ok(Some(Backend::new(&remote.url, remote.key)?))
+}
+
 async fn register(
     sim: &Sim,
-    phones: Option<u32>,
+    phones: u32,
+    backend: &Backend,
     args: &AtRelayArgs,
     topic: &str,
     news: mpsc::Sender<News>,
 ) -> anyhow::Result<Vec<Phone>> {
-    let (Some(phones), Some(relay), Some(app_key)) = (phones, &args.relay, &args.app_key) else {
-        return Ok(Vec::new());
-    };
-    let backend = Backend::new(relay, app_key.clone())?;
-    let told =
-        format!("\n{phones} phones register at {relay}. They get pushes once the app has the credentials above.");
-    Screen::new().line(told);
+    let relay = args.relay.as_deref().unwrap_or_default();
+    Screen::new().line(format!(
+        "\n{phones} phones register at {relay}. They get pushes once the app has the credentials above."
+    ));
     let mut fleet = Vec::new();
     for number in 1..=phones {
         let apple = number % 2 == 1;

@@ -7,13 +7,13 @@ use secrecy::{ExposeSecret, SecretString};
 use super::{
     ConfigError, Flags, Origin,
     layers::{Given, Layers},
-    settings::{LISTEN, OPERATOR_KEY, OPERATOR_KEY_FILE, PUBLIC_URL},
+    settings::{LISTEN, OPERATOR_KEY, OPERATOR_KEY_FILE, PUBLIC_URL, Setting},
 };
 
 /// The environment variable of the app key; it is no setting of the relay.
-const APP_KEY: &str = "REVEILLE_APP_KEY";
+pub(super) const APP_KEY: &str = "REVEILLE_APP_KEY";
 /// The environment variable of a device token.
-const DEVICE_TOKEN: &str = "REVEILLE_DEVICE_TOKEN";
+pub(super) const DEVICE_TOKEN: &str = "REVEILLE_DEVICE_TOKEN";
 
 /// What flags say about the relay that is asked.
 #[derive(Debug, Clone, Default)]
@@ -44,6 +44,8 @@ pub struct Remote {
     pub url: String,
     /// The key.
     pub key: SecretString,
+    /// What it is by where it comes from, for people: `app key (environment REVEILLE_APP_KEY)`.
+    pub key_is: String,
 }
 
 impl Remote {
@@ -52,7 +54,7 @@ impl Remote {
     /// # Errors
     /// As [`Remote::load`].
     pub fn of_process(way: &Way, wanted: Wanted) -> Result<Self, ConfigError> {
-        Self::load(way, wanted, super::variable, Path::new(""))
+        Self::load(way, wanted, super::environment::variable, Path::new(""))
     }
 
     /// Resolves both. `env` looks a variable up; relative paths count from `folder`.
@@ -67,37 +69,44 @@ impl Remote {
     ) -> Result<Self, ConfigError> {
         let flags = Flags { config: way.config.clone(), ..Flags::default() };
         let variable = |name: &str| Some(env(name)?.trim().to_owned()).filter(|key| !key.is_empty());
-        let operator_key = || -> Result<Option<String>, ConfigError> {
+        let of_variable =
+            |name: &'static str, what: &str| Some((variable(name)?, format!("{what} ({})", Origin::Environment(name))));
+        let operator_key = || -> Result<Option<(String, String)>, ConfigError> {
             let layers = Layers::read(&flags, &env, folder)?;
             let Some(given) = layers.find_secret(OPERATOR_KEY, OPERATOR_KEY_FILE)? else { return Ok(None) };
             let text = if given.setting.secret { given.text.clone() } else { super::read(&given)? };
-            Ok(Some(text.trim().to_owned()))
+            Ok(Some((text.trim().to_owned(), format!("operator key ({})", given.origin))))
         };
         let (key, missing) = match (&way.key_file, wanted) {
             (Some(path), _) => {
                 let path = folder.join(path);
                 let read = std::fs::read_to_string(&path);
                 let text = read.map_err(|source| ConfigError::NoKeyFile { path: path.clone(), source })?;
-                (Some(text.trim().to_owned()).filter(|key| !key.is_empty()), ConfigError::EmptyKeyFile { path })
+                let key = Some(text.trim().to_owned()).filter(|key| !key.is_empty());
+                let key = key.map(|key| {
+                    let what = format!("{} (file {})", kind(&key, wanted), path.display());
+                    (key, what)
+                });
+                (key, ConfigError::EmptyKeyFile { path })
             }
             (None, Wanted::App) => {
-                let key = variable(APP_KEY);
+                let key = of_variable(APP_KEY, "app key");
                 (if key.is_some() { key } else { operator_key()? }, ConfigError::NoAppKey)
             }
             (None, Wanted::Operator) => (operator_key()?, ConfigError::NoOperatorKey),
-            (None, Wanted::Device) => (variable(DEVICE_TOKEN), ConfigError::NoDeviceToken),
+            (None, Wanted::Device) => (of_variable(DEVICE_TOKEN, "device token"), ConfigError::NoDeviceToken),
         };
-        let key = SecretString::from(key.ok_or(missing)?);
-        let given = match &way.url {
-            Some(url) => given(url.clone(), Origin::Flag("--url".to_owned())),
+        let (key, key_is) = key.ok_or(missing)?;
+        let url = match &way.url {
+            Some(url) => url_of_flag("--url", url)?,
             None => {
                 let layers = Layers::read(&flags, &env, folder)?;
-                let listen = || Some(given(format!("http://{}", layers.find(LISTEN)?.text), Origin::Default));
+                let listen = || Some(default_url(format!("http://{}", layers.find(LISTEN)?.text)));
                 let found = layers.find(PUBLIC_URL).or_else(listen);
-                found.unwrap_or_else(|| given(String::new(), Origin::Default))
+                super::web_url(&found.unwrap_or_else(|| default_url(String::new())))?
             }
         };
-        Ok(Self { url: super::web_url(&given)?, key })
+        Ok(Self { url, key: SecretString::from(key), key_is })
     }
 
     /// Whether the key is the operator's: an app's and a device's say what they are.
@@ -107,8 +116,28 @@ impl Remote {
     }
 }
 
-fn given(text: String, origin: Origin) -> Given {
-    Given { setting: PUBLIC_URL, text, origin, folder: PathBuf::new() }
+/// The URL that a flag gives, without a slash at its end.
+///
+/// # Errors
+/// It is none; the error names the flag.
+pub fn url_of_flag(flag: &'static str, text: &str) -> Result<String, ConfigError> {
+    let setting = Setting { name: flag.trim_start_matches('-'), ..PUBLIC_URL };
+    let origin = Origin::Flag(flag.to_owned());
+    super::web_url(&Given { setting, text: text.to_owned(), origin, folder: PathBuf::new() })
+}
+
+fn default_url(text: String) -> Given {
+    Given { setting: PUBLIC_URL, text, origin: Origin::Default, folder: PathBuf::new() }
+}
+
+/// What lies in a key file: most keys begin with what they are.
+fn kind(key: &str, wanted: Wanted) -> &'static str {
+    match (key.get(..3), wanted) {
+        (Some("rk_"), _) => "app key",
+        (Some("dt_"), _) | (_, Wanted::Device) => "device token",
+        (Some("ro_"), _) | (_, Wanted::Operator) => "operator key",
+        (_, Wanted::App) => "key",
+    }
 }
 
 #[cfg(test)]
@@ -184,8 +213,33 @@ mod tests {
     }
 
     #[test]
+    fn a_key_is_what_the_place_says_where_it_comes_from() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("key"), "rk_file\n").unwrap();
+        let what = |wanted, file: Option<&str>, vars: &[(&str, &str)]| {
+            let way = Way { key_file: file.map(PathBuf::from), ..Way::default() };
+            load_for(wanted, way, vars, folder.path()).unwrap().key_is
+        };
+        assert_eq!(what(Wanted::App, None, &[(APP_KEY, "hello")]), "app key (environment REVEILLE_APP_KEY)");
+        let of_operator = [("REVEILLE_OPERATOR_KEY", "ro_of-the-process")];
+        assert_eq!(what(Wanted::App, None, &of_operator), "operator key (environment REVEILLE_OPERATOR_KEY)");
+        assert_eq!(
+            what(Wanted::Device, None, &[(DEVICE_TOKEN, "x")]),
+            "device token (environment REVEILLE_DEVICE_TOKEN)"
+        );
+        let of_file = format!("app key (file {})", folder.path().join("key").display());
+        assert_eq!(what(Wanted::Operator, Some("key"), &[]), of_file);
+    }
+
+    #[test]
     fn a_url_that_is_none_is_refused() {
         let error = load(Some("push.example.com"), &[(APP_KEY, "rk_1")], Path::new("")).unwrap_err().to_string();
         assert!(error.contains("--url") && error.contains("push.example.com"), "{error}");
+        for url in ["push.example.com", "127.0.0.1:8080", "localhost:8080", "ftp://push.example.com"] {
+            let error = url_of_flag("--relay", url).unwrap_err().to_string();
+            let expected =
+                format!("bad value for `relay` (flag --relay), `{url}`: it must begin with http:// or https://");
+            assert_eq!(error, expected);
+        }
     }
 }

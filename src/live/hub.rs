@@ -13,10 +13,10 @@ use super::{End, Heard, Item, Purpose, STREAMS_OF_A_DEVICE, Who};
 use crate::{
     domain::{
         feed::{FeedName, Position},
-        id::{AppId, DeviceId, KeyId},
+        id::{AppId, DeviceId},
     },
     metrics::Channel,
-    store::News,
+    store::{News, StoredEvent, subject},
 };
 
 /// Events that wait for a connection to take them, …
@@ -30,8 +30,8 @@ const STALLED: Duration = Duration::from_secs(10);
 #[derive(Debug, Default)]
 pub struct Hub {
     apps: HashMap<AppId, App>,
-    by_device: HashMap<DeviceId, Vec<Arc<Place>>>,
-    by_key: HashMap<KeyId, Vec<Arc<Place>>>,
+    /// Devices and keys.
+    by_subject: HashMap<i64, Vec<Arc<Place>>>,
     waits: HashMap<String, Arc<Place>>,
 }
 
@@ -50,6 +50,7 @@ pub struct Place {
     id: u64,
     pub app: AppId,
     pub who: Who,
+    pub subject: i64,
     purpose: Purpose,
     mail: Mutex<Mail>,
     rung: Notify,
@@ -76,7 +77,16 @@ impl fmt::Debug for Place {
 
 impl Place {
     pub fn new(id: u64, app: AppId, who: Who, purpose: Purpose) -> Self {
-        Self { id, app, who, purpose, mail: Mutex::default(), rung: Notify::new() }
+        let subject = match &who {
+            Who::Device(device, _) => subject(&device.to_string()),
+            Who::Key(key) => subject(&key.to_string()),
+        };
+        Self { id, app, who, subject, purpose, mail: Mutex::default(), rung: Notify::new() }
+    }
+
+    /// Whether it is one that lasts, and is not over.
+    fn goes_on(&self) -> bool {
+        matches!(self.purpose, Purpose::Stream(_)) && self.mail().ended.is_none()
     }
 
     pub fn channel(&self) -> Channel {
@@ -162,7 +172,7 @@ impl Mail {
 }
 
 impl Item {
-    fn new(stored: crate::store::StoredEvent) -> Self {
+    fn new(stored: StoredEvent) -> Self {
         Self { stored, text: OnceLock::new() }
     }
 
@@ -179,23 +189,15 @@ impl Hub {
         {
             older.end(End::Replaced);
         }
-        match place.who {
-            Who::Device(device, _) => {
-                let of_device = self.by_device.entry(device).or_default();
-                let mut streams = of_device.iter().filter(|other| matches!(other.purpose, Purpose::Stream(_)));
-                if let (Purpose::Stream(_), Some(oldest)) = (&place.purpose, streams.next())
-                    && streams.count() + 2 > STREAMS_OF_A_DEVICE
-                {
-                    oldest.end(End::Replaced);
-                }
-                of_device.push(Arc::clone(place));
-                of_device.len() == 1
-            }
-            Who::Key(key) => {
-                self.by_key.entry(key).or_default().push(Arc::clone(place));
-                false
-            }
+        let others = self.by_subject.entry(place.subject).or_default();
+        let mut streams = others.iter().filter(|other| other.goes_on());
+        if let (true, Some(oldest)) = (place.goes_on(), streams.next())
+            && streams.count() + 2 > STREAMS_OF_A_DEVICE
+        {
+            oldest.end(End::Replaced);
         }
+        others.push(Arc::clone(place));
+        others.len() == 1
     }
 
     /// Somebody leaves; answers whether it was the last of its device.
@@ -206,15 +208,18 @@ impl Hub {
             self.waits.remove(scope);
         }
         self.unlist(place);
-        match place.who {
-            Who::Device(device, _) => remove(&mut self.by_device, device, place.id),
-            Who::Key(key) => remove(&mut self.by_key, key, place.id),
+        let Entry::Occupied(mut others) = self.by_subject.entry(place.subject) else { return false };
+        others.get_mut().retain(|other| other.id != place.id);
+        let is_last = others.get().is_empty();
+        if is_last {
+            others.remove();
         }
+        is_last
     }
 
-    /// Whether a device has a seat.
-    pub fn has(&self, device: DeviceId) -> bool {
-        self.by_device.contains_key(&device)
+    /// Whether anybody else of the same device or key has a seat.
+    pub fn has(&self, subject: i64) -> bool {
+        self.by_subject.contains_key(&subject)
     }
 
     /// See [`Seat::listen`](super::Seat::listen).
@@ -267,9 +272,7 @@ impl Hub {
     /// Passes on what has come into an app.
     pub fn tell(&mut self, app: AppId, news: News) {
         for subject in &news.changed {
-            let of_device = subject.parse().ok().and_then(|device| self.by_device.get(&device));
-            let of_key = subject.parse().ok().and_then(|key| self.by_key.get(&key));
-            of_device.into_iter().chain(of_key).flatten().for_each(|place| place.anew());
+            self.by_subject.get(subject).into_iter().flatten().for_each(|place| place.anew());
         }
         let Some(app) = self.apps.get_mut(&app) else { return };
         for stored in news.events {
@@ -294,24 +297,12 @@ impl Hub {
         self.places().filter(|place| app.is_none_or(|app| place.app == app)).for_each(|place| place.end(why));
     }
 
-    /// Devices with connections that go on, each with one of them.
+    /// Connections that go on.
     pub fn streams(&self) -> Vec<Arc<Place>> {
-        let goes_on = |place: &&Arc<Place>| matches!(place.purpose, Purpose::Stream(_));
-        self.by_device.values().flatten().filter(goes_on).map(Arc::clone).collect()
+        self.places().filter(|place| place.goes_on()).map(Arc::clone).collect()
     }
 
     fn places(&self) -> impl Iterator<Item = &Arc<Place>> {
-        self.by_device.values().chain(self.by_key.values()).flatten()
+        self.by_subject.values().flatten()
     }
-}
-
-/// Takes a place out; answers whether it was the last of its kind.
-fn remove<K: std::hash::Hash + Eq>(places: &mut HashMap<K, Vec<Arc<Place>>>, key: K, id: u64) -> bool {
-    let Entry::Occupied(mut of_key) = places.entry(key) else { return false };
-    of_key.get_mut().retain(|place| place.id != id);
-    let is_last = of_key.get().is_empty();
-    if is_last {
-        of_key.remove();
-    }
-    is_last
 }

@@ -195,9 +195,10 @@ impl Drop for Seat {
         self.live.metrics().connected(self.place.channel(), -1);
         let is_last = self.live.hub().leave(&self.place);
         if let (true, Some(device)) = (is_last, self.place.device()) {
-            let (live, app, lasts) = (self.live.clone(), self.place.app, self.may_return.then_some(LINGERS));
+            let (live, app, subject) = (self.live.clone(), self.place.app, self.place.subject);
+            let lasts = self.may_return.then_some(LINGERS);
             inner.tasks.spawn(async move {
-                if !live.hub().has(device) {
+                if !live.hub().has(subject) {
                     // What is not noted ends by itself.
                     live.0.store.present(Presence { app, device, lasts }).await.ok();
                 }

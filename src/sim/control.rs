@@ -6,7 +6,7 @@ use axum::extract::{Query, State};
 use axum::http::StatusCode;
 use axum::routing::get;
 use axum::{Json, Router};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
@@ -29,7 +29,7 @@ struct PushFilter {
 }
 
 /// Whose faults.
-#[derive(Clone, Copy, Deserialize)]
+#[derive(Clone, Copy, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 enum Target {
     Apns,
@@ -44,6 +44,14 @@ struct NewFault {
     token: Option<String>,
     count: Option<usize>,
     fault: FaultKind,
+}
+
+/// What was taken.
+#[derive(Serialize)]
+struct Queued {
+    provider: Target,
+    #[serde(flatten)]
+    fault: Fault,
 }
 
 /// Serves the control API of `sim` on `listener`, until `sim` stops.
@@ -113,10 +121,10 @@ async fn list_faults(State(control): State<Control>) -> Json<Value> {
     }))
 }
 
-async fn add_fault(State(control): State<Control>, Json(new): Json<NewFault>) -> (StatusCode, Json<Fault>) {
+async fn add_fault(State(control): State<Control>, Json(new): Json<NewFault>) -> (StatusCode, Json<Queued>) {
     let fault = Fault { token: new.token, count: new.count, fault: new.fault };
     control.faults(new.provider).answer(fault.clone());
-    (StatusCode::CREATED, Json(fault))
+    (StatusCode::CREATED, Json(Queued { provider: new.provider, fault }))
 }
 
 async fn clear_faults(State(control): State<Control>) -> StatusCode {

@@ -10,11 +10,14 @@ use super::{
     events::{EventRow, StoredEvent, select_events},
     operations,
 };
-use crate::domain::{
-    feed::Position,
-    id::{AppId, DeviceId},
-    limits,
-    time::Timestamp,
+use crate::{
+    domain::{
+        feed::Position,
+        id::{AppId, DeviceId},
+        limits,
+        time::Timestamp,
+    },
+    secret,
 };
 
 /// Events that are read at once …
@@ -34,8 +37,8 @@ pub struct News {
     pub has_more: bool,
     /// In order.
     pub events: Vec<StoredEvent>,
-    /// The ids of devices and keys whose connections look anew.
-    pub changed: Vec<String>,
+    /// Whose connections look anew: devices and keys, by their [`subject`].
+    pub changed: Vec<i64>,
 }
 
 /// As many of the next events as fit on a page.
@@ -103,7 +106,7 @@ async fn news(tx: &mut Tx, app: AppId, after: Position) -> Result<Option<News>> 
     let events = events.into_iter().map(StoredEvent::try_from).collect::<Result<Vec<_>>>()?;
     let sql =
         "select position, subject from view_changes where app_id = $1 and position > $2 order by position limit $3";
-    let mut changes: Vec<(i64, String)> = tx.fetch_all(sql, (Word(app), after.0, CHANGES)).await?;
+    let mut changes: Vec<(i64, i64)> = tx.fetch_all(sql, (Word(app), after.0, CHANGES)).await?;
 
     // Where one of the two ends early, so does all of it.
     let events_end = events.last().filter(|_| is_cut).map(|last| last.event.position.0);
@@ -116,8 +119,16 @@ async fn news(tx: &mut Tx, app: AppId, after: Position) -> Result<Option<News>> 
     Ok(Some(News { through: Position(through), has_more: through < counter, events, changed }))
 }
 
+/// By what a device or a key is told from others: a hash, from which nobody finds it.
+pub fn subject(id: &str) -> i64 {
+    secret::short_hash(id).cast_signed()
+}
+
 /// Notes that connections of these have to look anew, at a position that is taken for it.
-pub(super) async fn changed(tx: &mut Tx, app: AppId, subjects: &[String], now: Timestamp) -> Result<()> {
+pub(super) async fn changed(tx: &mut Tx, app: AppId, ids: &[String], now: Timestamp) -> Result<()> {
+    let mut subjects: Vec<i64> = ids.iter().map(|id| subject(id)).collect();
+    subjects.sort_unstable();
+    subjects.dedup();
     if subjects.is_empty() {
         return Ok(());
     }
@@ -125,8 +136,8 @@ pub(super) async fn changed(tx: &mut Tx, app: AppId, subjects: &[String], now: T
         return Ok(());
     };
     let sql = "insert into view_changes (app_id, position, subject, at)
-               select $1, $2, atom, $4 from jsonb_each($3) where true";
-    tx.execute(sql, (Word(app), position.0, rows(subjects)?, now.as_ms())).await?;
+               select $1, $2, cast(atom as bigint), $4 from jsonb_each($3) where true";
+    tx.execute(sql, (Word(app), position.0, rows(&subjects)?, now.as_ms())).await?;
     Ok(())
 }
 

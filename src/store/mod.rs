@@ -71,7 +71,7 @@ pub use self::{
     fanout::FanOut,
     follows::Follow,
     history::{Attempt, AttemptFilter},
-    live::{CHANGES_KEPT, News},
+    live::{CHANGES_KEPT, News, subject},
     operations::Operation,
     pollers::{Known, Poller},
     presence::Presence,

@@ -44,7 +44,12 @@ async fn a_credential_is_put_shown_without_its_key_and_removed() {
     world.delete("/v1/credentials/apns/other").await.expect(204);
     assert_eq!(world.delete("/v1/credentials/apns/other").await.problem(404), "not-found");
     assert_eq!(world.get("/v1/credentials/apns/other").await.problem(404), "not-found");
-    assert_eq!(world.get("/v1/credentials/mqtt").await.problem(404), "not-found");
+    for path in ["/v1/credentials/fcn", "/v1/credentials/fcn/default"] {
+        let answer = world.get(path).await;
+        assert_eq!(answer.problem(404), "not-found");
+        let detail = answer.body["detail"].as_str().unwrap();
+        assert_eq!(detail, "there is no such object: `fcn` should be `fcm` or `apns`", "{path}");
+    }
 }
 
 #[tokio::test]
@@ -124,17 +129,20 @@ async fn two_credentials_for_the_same_devices_are_refused() {
 #[tokio::test]
 async fn another_master_key_is_refused_at_the_start() {
     let world = World::start().await;
+    let (url, folder) = (world.database().url(), world.folder().to_owned());
+    let kept = world.stopped().await;
     let variables = [
         ("REVEILLE_LISTEN", "127.0.0.1:0"),
-        ("REVEILLE_DATABASE_URL", &world.database().url()),
+        ("REVEILLE_DATABASE_URL", &url),
         ("REVEILLE_MASTER_KEY", "HhwbGhkYFxYVFBMSERAPDg0MCwoJCAcGBQQDAgEAHx4="),
     ];
     let env = |name: &str| variables.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned());
-    let config = Config::load(&Flags::default(), env, world.folder()).unwrap();
+    let config = Config::load(&Flags::default(), env, &folder).unwrap();
     let started = Relay::start(&config, Clock::default(), StoreOptions::default(), Background::Stepped).await;
     let error = format!("{:#}", started.err().expect("another master key is refused"));
     assert!(error.contains("another master key") && error.contains("REVEILLE_MASTER_KEY"), "{error}");
     assert!(!error.contains("HhwbGhkY"));
+    drop(kept);
 }
 
 #[tokio::test]

@@ -117,6 +117,7 @@ async fn a_wrong_method_is_405_and_says_which_are_right() {
         let answer = world.call(method, path, &world.key, None).await;
         assert_eq!(answer.problem(405), "method-not-allowed", "{path}");
         assert!(answer.header("allow").is_some_and(|allow| !allow.is_empty()), "{path}: RFC 9110, 15.5.6");
+        assert!(answer.body["detail"].as_str().unwrap().contains("Allow"), "{}", answer.body);
     }
     assert_eq!(world.get("/v1/no/such").await.problem(404), "not-found");
 }

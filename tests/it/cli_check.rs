@@ -125,6 +125,12 @@ async fn what_is_wrong_on_this_machine_is_found() {
         "not everybody pushes over both"
     );
 
+    assert!(cli.refused(2, &["check", "--url", "127.0.0.1:8080"]).await.contains("http:// or https://"));
+    let misspelt = newcomer(&sim).with("REVEILLE_LISTNE", "127.0.0.1:1").with("REVEILLE_MASTER_KEY", MASTER_KEY);
+    let report = checked(&misspelt, 0, &[]).await;
+    assert_eq!(verdict(&report, "environment"), "warning");
+    assert!(found(&report, "environment")["says"].as_str().unwrap().contains("REVEILLE_LISTNE"), "{report:#}");
+
     std::fs::write(file("reveille.toml"), "lease_s = 1").unwrap();
     let report = checked(&cli, 6, &[]).await;
     assert!(found(&report, "settings")["says"].as_str().unwrap().contains("lease_s"), "{report:#}");
@@ -166,6 +172,8 @@ async fn beside_a_running_relay_each_credential_is_asked_about() {
     assert!(todo.contains("compare team id, key id"), "{todo}");
 
     let report = checked(&beside(&world).with("REVEILLE_APP_KEY", "rk_wrong"), 6, &[]).await;
+    assert_eq!(verdict(&report, "key"), "failed");
+    let report = checked(&beside(&world), 6, &["--key-file", "no-such-file"]).await;
     assert_eq!(verdict(&report, "key"), "failed");
     let report = checked(&beside(&world), 6, &["--url", "http://127.0.0.1:1"]).await;
     assert_eq!(verdict(&report, "relay"), "failed", "one that is named has to be there");

@@ -88,8 +88,10 @@ async fn these_commands_take_the_operator_key_and_the_others_take_it_with_an_app
             .with("REVEILLE_OPERATOR_KEY", "ro_another-one-than-theirs")
             .refused(4, &["apps"])
             .await
-            .contains("does not know this operator key")
+            .contains("does not know this operator key (environment REVEILLE_OPERATOR_KEY)")
     );
+    let odd = Cli::stranger(&world).with("REVEILLE_APP_KEY", "hello").refused(4, &["devices"]).await;
+    assert!(odd.contains("does not know this app key (environment REVEILLE_APP_KEY)"), "{odd}");
 
     world.phone("pixel").registers().await;
     let (_, _) = world.new_app("chat").await;

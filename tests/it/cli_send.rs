@@ -64,6 +64,7 @@ async fn what_is_wrong_is_named_line_by_line() {
     assert!(lines[1].starts_with("  /feed: ") && lines[2].starts_with("  /type: ") && lines.len() == 3, "{error}");
 
     assert!(cli.refused(2, &["send", "f", "--data", "{oops"]).await.contains("--data is not JSON"));
+    assert!(cli.refused(2, &["send", "f", "--data", "@no-such-file"]).await.contains("no-such-file"));
     assert!(cli.refused(2, &["send"]).await.contains("FEED"));
     assert!(Cli::stranger(&world).refused(2, &["send", "f"]).await.contains("REVEILLE_APP_KEY"));
     let narrow = world.new_key(&world.app, &["devices:read"]).await;

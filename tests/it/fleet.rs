@@ -6,9 +6,18 @@ use reveille::domain::settings::Settings;
 use serde_json::Value;
 
 fn sim(arguments: &[&str]) -> (bool, String, String) {
-    let output = Command::new(env!("CARGO_BIN_EXE_reveille")).arg("sim").args(arguments).output().unwrap();
+    let (code, out, errors) = sim_with(&[], arguments);
+    (code == 0, out, errors)
+}
+
+/// The same with these variables, and no others.
+fn sim_with(variables: &[(&str, &str)], arguments: &[&str]) -> (i32, String, String) {
+    let folder = tempfile::tempdir().unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_reveille"));
+    command.arg("sim").args(arguments).current_dir(folder.path()).env_clear().envs(variables.iter().copied());
+    let output = command.output().unwrap();
     let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
-    (output.status.success(), text(&output.stdout), text(&output.stderr))
+    (output.status.code().unwrap(), text(&output.stdout), text(&output.stderr))
 }
 
 const SMALL: [&str; 4] = ["--phones", "50", "--days", "1"];
@@ -65,18 +74,33 @@ fn flags_that_make_no_sense_together_are_refused() {
         (&["--seed", "3"], "--phones"),
         (&["--phones", "0"], "1..=100000"),
         (&["--phones", "9", "--lose", "3"], "--relay"),
-        (&["--phones", "9", "--relay", "http://127.0.0.1:1"], "--app-key"),
-        (&["--phones", "9", "--relay", "http://127.0.0.1:1", "--app-key", "rk_x", "--days", "3"], "--days"),
-        (&["--phones", "1001", "--relay", "http://127.0.0.1:1", "--app-key", "rk_x"], "at most 1000"),
+        (&["--relay", "http://127.0.0.1:1"], "--phones"),
+        (&["--phones", "9", "--key-file", "app.key"], "--relay"),
+        (&["--phones", "9", "--relay", "http://127.0.0.1:1", "--key-file", "app.key"], "app.key"),
+        (&["--phones", "9", "--relay", "127.0.0.1:1"], "it must begin with http:// or https://"),
+        (&["--phones", "9", "--relay", "http://127.0.0.1:1", "--days", "3"], "--days"),
+        (&["--phones", "1001", "--relay", "http://127.0.0.1:1"], "at most 1000"),
         (&["--phones", "9", "--settings", "{"], "not JSON"),
         (
             &["--phones", "9", "--settings", r#"{"wake": {"ios": {"background": {"gap_s": -1}}}}"#],
             "/wake/ios/background/gap_s",
         ),
     ] {
-        let (success, _, errors) = sim(arguments);
-        assert!(!success && errors.contains(said), "{arguments:?}: {errors}");
+        let (code, _, errors) = sim_with(&[("REVEILLE_APP_KEY", "rk_x")], arguments);
+        assert!(code == 2 && errors.contains(said), "{arguments:?}: {code} {errors}");
     }
+}
+
+#[test]
+fn phones_at_a_relay_take_an_app_key_that_is_no_flag() {
+    let at_relay = ["--phones", "9", "--relay", "http://127.0.0.1:1"];
+    let none: &[(&str, &str)] = &[];
+    for variables in [none, &[("REVEILLE_OPERATOR_KEY", "ro_operator-key-of-the-tests")]] {
+        let (code, _, errors) = sim_with(variables, &at_relay);
+        assert!(code == 2 && errors.contains("REVEILLE_APP_KEY") && errors.contains("--key-file"), "{code} {errors}");
+    }
+    let (code, _, errors) = sim_with(&[], &[&at_relay[..], &["--app-key", "rk_x"]].concat());
+    assert!(code == 2 && errors.contains("--app-key"), "{errors}");
 }
 
 #[test]

@@ -17,7 +17,7 @@ use reveille::{
         tally::Tally,
         time::Timestamp,
     },
-    metrics::{Census, Metrics, Present},
+    metrics::{Census, Channel, Metrics, Present},
     sim::{Fault, FaultKind},
 };
 use serde_json::Value;
@@ -146,6 +146,8 @@ fn everything() -> String {
     metrics.came(transport, class, Tally::WokeByPush);
     metrics.polled("sync", "page");
     metrics.requests("GET", "/v1/sync").answered(200, second);
+    metrics.connected(Channel::Sse, 1);
+    metrics.passed_on(Channel::Sse, 1);
     metrics.operated("page", second);
     metrics.failed("page");
     metrics.shared("accept", 1);

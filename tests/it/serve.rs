@@ -27,6 +27,40 @@ fn without_a_master_key_it_says_how_to_make_one() {
 }
 
 #[test]
+fn what_cannot_be_used_is_wrong_usage_wherever_it_was_said() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("odd.toml"), "listne = \"127.0.0.1:1\"").unwrap();
+    for (arguments, variable) in [
+        (&["serve"][..], ("PATH", "")),
+        (&["serve", "--config", "none.toml"], ("PATH", "")),
+        (&["serve", "--config", "odd.toml"], ("PATH", "")),
+        (&["serve", "--extra-ca", "none.pem"], ("PATH", "")),
+        (&["serve", "--listen", "8080"], ("PATH", "")),
+        (&["serve"], ("REVEILLE_LISTEN", "8080")),
+        (&["demo", "--log", "reveille=loudly"], ("PATH", "")),
+        (&["migrate-store", "--from", "reveille.db", "--to", "postgres://db/reveille"], ("PATH", "")),
+        (&["migrate-store", "--from", "sqlite:reveille.db", "--to", "sqlite:other.db"], ("PATH", "")),
+    ] {
+        let output = reveille(arguments, folder.path()).env(variable.0, variable.1).output().unwrap();
+        let error = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(2), "{arguments:?} {variable:?}: {error}");
+    }
+}
+
+#[test]
+fn a_variable_that_is_misspelt_is_told_of() {
+    let folder = tempfile::tempdir().unwrap();
+    assert!(reveille(&["init"], folder.path()).output().unwrap().status.success());
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let mut serve = reveille(&["serve", "--listen", &address], folder.path());
+    let output = serve.env("REVEILLE_LISTNE", "127.0.0.1:1").output().unwrap();
+    let log = String::from_utf8(output.stderr).unwrap();
+    assert!(log.lines().any(|line| line.contains("WARN") && line.contains("REVEILLE_LISTNE")), "{log}");
+    assert_eq!(output.status.code(), Some(1), "nothing is wrong with how it was called: {log}");
+}
+
+#[test]
 fn what_init_makes_serve_takes_and_shows_without_secrets() {
     let folder = tempfile::tempdir().unwrap();
     assert!(reveille(&["init"], folder.path()).output().unwrap().status.success());

@@ -265,6 +265,7 @@ async fn the_control_api_takes_the_same_faults() {
         let fault = json!({"provider": "fcm", "token": "nobody", "count": 1, "fault": fault});
         let answer = http.post(format!("{control}/faults")).json(&fault).send().await.unwrap();
         assert_eq!(answer.status(), StatusCode::CREATED, "{fault}");
+        assert_eq!(answer.json::<Value>().await.unwrap()["provider"], "fcm");
     }
     assert_eq!(sim.fcm().queued().len(), about["faults"].as_array().unwrap().len());
     let fault = json!({"provider": "apns", "token": TOKEN, "count": 1, "fault": {"status": {"status": 410}}});

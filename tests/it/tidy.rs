@@ -16,10 +16,11 @@ const FLOORS: &[(&str, &[&str])] = &[
     ("config", &["secret", "telemetry"]),
     ("store", &["fault", "domain", "secret", "config", "metrics", "telemetry"]),
     ("transport", &["domain", "secret", "config", "metrics", "telemetry"]),
-    ("api", &["store", "transport", "domain", "secret", "config", "metrics", "telemetry"]),
+    ("live", &["store", "domain", "metrics"]),
+    ("api", &["live", "store", "transport", "domain", "secret", "config", "metrics", "telemetry"]),
     ("dispatch", &["fault", "store", "transport", "domain", "secret", "config", "metrics", "telemetry"]),
     ("sim", &["domain"]),
-    ("relay", &["api", "dispatch", "store", "transport", "domain", "secret", "config", "metrics", "telemetry"]),
+    ("relay", &["api", "dispatch", "live", "store", "transport", "domain", "secret", "config", "metrics", "telemetry"]),
 ];
 
 /// Who may name these crates at all.

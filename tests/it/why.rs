@@ -112,6 +112,22 @@ async fn what_cannot_be_answered_is_said() {
     assert!(error.contains("403") && error.contains("devices:read"), "{error}");
     let error = backend.refused(5, &["why", unknown, "--url", "http://127.0.0.1:1"]).await;
     assert!(error.contains("the relay at http://127.0.0.1:1 cannot be reached"), "{error}");
+    let error = backend.refused(5, &["why", unknown, "--url", &world.url("").replace("http:", "https:")]).await;
+    assert!(error.contains("may speak http, not https"), "{error}");
+    let error = backend.refused(2, &["why", unknown, "--url", "127.0.0.1:8080"]).await;
+    assert!(error.contains("flag --url") && error.contains("http:// or https://"), "{error}");
+    assert!(!error.contains("public_url"), "{error}");
+}
+
+#[tokio::test]
+async fn who_has_tried_too_many_keys_is_told_when_to_try_again() {
+    let world = World::start().await;
+    for _ in 0..10 {
+        world.call(reqwest::Method::GET, "/v1/me", "rk_wrong", None).await.expect(401);
+    }
+    let cli = Cli::stranger(&world).with("REVEILLE_APP_KEY", "rk_wrong");
+    let error = cli.refused(1, &["why", "pixel"]).await;
+    assert!(error.contains("429") && error.contains("too many failed authentications; try again in "), "{error}");
 }
 
 #[tokio::test]

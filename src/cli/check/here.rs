@@ -13,7 +13,7 @@ use url::{Host, Url};
 
 use super::report::Report;
 use crate::{
-    config::Config,
+    config::{Config, unknown_variables},
     domain::time::Clock,
     secret::Secrets,
     store::{Inspected, Schema, Standing, inspect},
@@ -23,6 +23,10 @@ use crate::{
 pub fn configuration(report: &mut Report, config: &Config) {
     report.area("configuration");
     report.ok("settings", "they load (`reveille serve --print-config` shows them)");
+    for name in unknown_variables() {
+        let says = format!("{name} is no setting, so nobody reads it");
+        report.warning("environment", says, "see whether it is misspelt, or take it away");
+    }
     match config.master_key {
         Some(_) => report.ok("master key", "there is one, of 32 bytes"),
         None => report.failed(

@@ -41,17 +41,26 @@ pub async fn relay(report: &mut Report, args: &CheckArgs, config: &Config, clock
     let wanted = if args.app.is_some() { Wanted::Operator } else { Wanted::App };
     let remote = match (Remote::of_process(&args.way(&url), wanted), &config.operator_key) {
         (Ok(remote), _) => remote,
-        (Err(ConfigError::NoAppKey | ConfigError::NoOperatorKey), Some(key)) => Remote { url, key: key.clone() },
-        (Err(error), _) => {
+        (Err(ConfigError::NoAppKey | ConfigError::NoOperatorKey), Some(key)) => {
+            Remote { url, key: key.clone(), key_is: "operator key".to_owned() }
+        }
+        (Err(error @ (ConfigError::NoAppKey | ConfigError::NoOperatorKey)), None) => {
             report.not_checked("credentials", error.to_string(), "");
+            return Ok(());
+        }
+        (Err(error), _) => {
+            report.failed("key", error.to_string(), "name a file that holds one");
             return Ok(());
         }
     };
     let relay = Relay::new(&remote)?;
     if let Err(failure) = of_apps(report, args, &remote, &relay).await {
-        match failure.downcast_ref::<Failure>().map(Failure::exit) {
+        let known = failure.downcast_ref::<Failure>();
+        let again = known.and_then(Failure::again).map(|pause| format!("check again in {} s", pause.as_secs()));
+        let todo = again.unwrap_or_else(|| "see the relay's log".to_owned());
+        match known.map(Failure::exit) {
             Some(Exit::Refused) => report.failed("key", failure.to_string(), "give a key of this relay"),
-            _ => report.failed("credentials", failure.to_string(), "see the relay's log"),
+            _ => report.failed("credentials", failure.to_string(), todo),
         }
     }
     Ok(())
@@ -74,7 +83,7 @@ async fn reached(
     let is_public = public != format!("http://{}", config.listen) && public != local;
     let mut places = Vec::new();
     match &args.url {
-        Some(url) => places.push(("relay", url.trim_end_matches('/').to_owned())),
+        Some(url) => places.push(("relay", url.clone())),
         None if !config.roles.contains(&Role::Api) && !is_public => {}
         None => {
             places.push(("relay", local));

@@ -2,9 +2,10 @@
 
 use std::path::PathBuf;
 
-use anyhow::{Context as _, anyhow};
+use anyhow::Context as _;
 
 use crate::cli::{
+    exit::{Exit, Failure},
     progress::{Progress, Unit},
     screen::Screen,
 };
@@ -55,11 +56,13 @@ pub(super) fn run(phones: u32, args: &FleetArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn policy(overrides: &str) -> anyhow::Result<Policy> {
-    let parsed = serde_json::from_str(overrides).with_context(|| format!("--settings is not JSON: {overrides}"))?;
+fn policy(overrides: &str) -> Result<Policy, Failure> {
+    let wrong = |why: String| Failure::new(Exit::Usage, format!("--settings {why}"));
+    let parsed = serde_json::from_str::<serde_json::Value>(overrides);
+    let parsed = parsed.map_err(|error| wrong(format!("{overrides} is not JSON: {error}")))?;
     let settings = Settings::of(&parsed).map_err(|errors| {
         let errors: Vec<_> = errors.iter().map(|error| format!("{} {}", error.pointer, error.detail)).collect();
-        anyhow!("--settings: {}", errors.join("; "))
+        wrong(errors.join("; "))
     })?;
     Ok(Policy { name: overrides.to_owned(), settings })
 }

@@ -287,6 +287,12 @@ impl World {
         self
     }
 
+    /// Ends the relay; the database stays as long as what is answered.
+    pub async fn stopped(mut self) -> Self {
+        self.relay.take().unwrap().stop().await;
+        self
+    }
+
     /// Ends the relay as SIGTERM would.
     pub async fn stop(mut self) {
         self.relay.take().unwrap().stop().await;
