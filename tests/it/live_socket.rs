@@ -107,6 +107,8 @@ async fn a_socket_is_closed_with_the_reason() {
     assert_eq!(late.next().await.unwrap(), resync);
     assert_eq!(late.closed().await, 4410);
 
+    let world = World::start().await;
+    let phone = world.phone("phone-1").follows(&["order:42"]).await;
     let mut first = phone.socket().await;
     let mut others = Vec::new();
     for _ in 0..4 {
@@ -115,7 +117,8 @@ async fn a_socket_is_closed_with_the_reason() {
     assert_eq!(first.closed().await, 4409);
     drop(others);
 
-    let mut socket = phone.socket().await;
+    let mut socket = phone.subscribed().await;
+    socket.next().await.unwrap();
     world.delete(&format!("/v1/devices/{}", phone.id)).await.expect(204);
     assert_eq!(tokio::time::timeout(Duration::from_secs(1), socket.closed()).await, Ok(4401));
 

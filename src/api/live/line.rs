@@ -3,16 +3,14 @@
 
 use std::{pin::Pin, sync::Arc};
 
-use super::{
-    super::{
+use super::Caller;
+use crate::{
+    api::{
         Api,
         page::{EntryView, PushView},
         problem::{self, Result},
         sync::Came,
     },
-    Caller,
-};
-use crate::{
     domain::{
         cursor::{self, CursorError, Scope as CursorScope},
         feed::Position,
@@ -49,11 +47,11 @@ type Noting = Pin<Box<dyn Future<Output = Result<u32>> + Send>>;
 enum State {
     /// It has not said where it is.
     Wait,
-    /// Its token has to be looked at before it reads on.
+    /// Its token has to be looked at before it reads.
     Recognise,
     /// It has to read.
     Read,
-    /// It has read everything up to here, and is told so.
+    /// It has read everything up to here, and is told so if its token is still good: what changed before it listened it does not hear.
     CatchUp(Position),
     /// It hears of what comes.
     Listen,
@@ -134,7 +132,7 @@ impl Line {
     pub fn begin(&mut self, after: Option<Position>, thin: bool) {
         // Who only hears that there is something polls for it, and by that has come as far as it has.
         self.told = if thin { Some(after.unwrap_or(self.caller.poller.fetched)) } else { after };
-        (self.state, self.thin) = (State::Read, thin);
+        (self.state, self.thin) = (State::Recognise, thin);
         self.acknowledge(after.unwrap_or_default());
     }
 
@@ -161,12 +159,11 @@ impl Line {
         loop {
             let told = match self.state {
                 State::Ended => std::future::pending().await,
-                State::Recognise => self.recognise().await,
-                State::Read => self.read().await,
-                State::CatchUp(through) => {
-                    self.state = State::Listen;
-                    Ok((!self.thin).then(|| self.caught_up(through)))
+                State::Recognise => {
+                    self.recognise(State::Read).await.map(|good| (!good).then_some(Told::End(End::Revoked)))
                 }
+                State::Read => self.read().await,
+                State::CatchUp(through) => self.catch_up(through).await,
                 State::Wait | State::Listen => self.listen().await,
             };
             match told {
@@ -202,17 +199,24 @@ impl Line {
         self.came.fetched = self.came.fetched.max(through);
     }
 
-    async fn recognise(&mut self) -> Result<Option<Told>> {
+    async fn recognise(&mut self, then: State) -> Result<bool> {
         let Some(poller) = self.api.store.poller_of(&self.caller.token).await? else {
-            return Ok(Some(Told::End(End::Revoked)));
+            return Ok(false);
         };
         // What is on its way there is told already.
         let (fetched, acked) =
             (self.caller.poller.fetched.max(poller.fetched), self.caller.poller.acked.max(poller.acked));
         self.caller.poller = poller;
         (self.caller.poller.fetched, self.caller.poller.acked) = (fetched, acked);
-        self.state = State::Read;
-        Ok(None)
+        self.state = then;
+        Ok(true)
+    }
+
+    async fn catch_up(&mut self, through: Position) -> Result<Option<Told>> {
+        if !self.recognise(State::Listen).await? {
+            return Ok(Some(Told::End(End::Revoked)));
+        }
+        Ok((!self.thin).then(|| self.caught_up(through)))
     }
 
     async fn read(&mut self) -> Result<Option<Told>> {

@@ -16,16 +16,20 @@ use tokio::time::{Instant, timeout};
 use utoipa::IntoParams;
 
 use super::{
-    super::{
+    Caller,
+    line::{Line, TOO_SLOW, Told},
+};
+use crate::{
+    api::{
         Api,
         extract::Query,
         page::SNAPSHOT,
         problem::{self, Problem, Result},
     },
-    Caller,
-    line::{Line, TOO_SLOW, Told},
+    domain::cursor::CursorError,
+    live::End,
+    metrics::Channel,
 };
-use crate::{domain::cursor::CursorError, live::End, metrics::Channel};
 
 const PROTOCOL: &str = "reveille.v1";
 /// How long a client may take to say where it is.
@@ -83,7 +87,7 @@ enum Said {
 #[utoipa::path(get, path = "/v1/sync/ws", operation_id = "webSocket", tag = "polling",
     security(("deviceToken" = []), ("ticket" = [])), params(SocketQuery),
     responses((status = 101, description = "The connection goes on as a WebSocket"),
-        (status = 426, description = "`websocket-expected`", body = super::super::problem::ProblemDocument,
+        (status = 426, description = "`websocket-expected`", body = crate::api::problem::ProblemDocument,
             content_type = "application/problem+json")))]
 pub async fn open(
     State(api): State<Api>,

@@ -16,16 +16,16 @@ use serde_json::{Value, json};
 use utoipa::IntoParams;
 
 use super::{
-    super::{
+    Caller, jittered,
+    line::{Line, TOO_SLOW, Told},
+};
+use crate::{
+    api::{
         Api,
         extract::{Query, header},
         page::{CursorProblem, SNAPSHOT},
         problem::{self, Problem, Result},
     },
-    Caller, jittered,
-    line::{Line, TOO_SLOW, Told},
-};
-use crate::{
     domain::{
         cursor::{self, CursorError, Scope as CursorScope},
         limits,

@@ -10,8 +10,11 @@ use secrecy::ExposeSecret;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::super::{Api, auth, problem::Result};
-use crate::{domain::time::Timestamp, store::Poller};
+use crate::{
+    api::{Api, auth, problem::Result},
+    domain::time::Timestamp,
+    store::Poller,
+};
 
 /// A ticket for one connection.
 #[derive(Serialize, ToSchema)]

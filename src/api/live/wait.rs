@@ -8,11 +8,9 @@ use axum::{
 };
 use tokio::time::{Instant, timeout_at};
 
-use super::{
-    super::{auth, page, page::Looked, problem::Result, sync::Look},
-    jittered,
-};
+use super::jittered;
 use crate::{
+    api::{auth, page, page::Looked, problem::Result, sync::Look},
     domain::{id::AppId, limits},
     live::{End, Full, Heard, Live, Purpose, Seat, Who},
 };
@@ -42,6 +40,8 @@ pub enum Wait {
         until: Instant,
         /// For how long it asked to wait.
         wait_s: u64,
+        /// Whether it has looked, and shown its key or token, since it listens.
+        is_sure: bool,
     },
 }
 
@@ -57,7 +57,7 @@ impl Wait {
             Who::Key(key) => format!("{scope} {key}"),
         };
         match live.join(app, who, Purpose::Wait(scope)).await {
-            Ok(seat) => Self::Seated { seat, until, wait_s },
+            Ok(seat) => Self::Seated { seat, until, wait_s, is_sure: false },
             Err(Full) => Self::Crowded,
         }
     }
@@ -73,11 +73,12 @@ impl Wait {
 
     /// What comes of a look: the answer, or nothing if it is to look again.
     pub async fn after(&mut self, looked: Looked) -> Result<Option<Response>> {
-        let Self::Seated { seat, until, wait_s } = self else {
+        let Self::Seated { seat, until, wait_s, is_sure } = self else {
             return Ok(Some(looked.response));
         };
         if !looked.is_news && Instant::now() < *until {
-            if !seat.listen(&looked.feeds, looked.through) {
+            let hears_all = seat.listen(&looked.feeds, looked.through);
+            if !hears_all || !std::mem::replace(is_sure, true) {
                 return Ok(None);
             }
             match timeout_at(*until, seat.heard()).await {
