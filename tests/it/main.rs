@@ -46,6 +46,8 @@ mod fairness;
 mod fleet;
 mod gaps;
 mod levels;
+mod live_cuts;
+mod live_nodes;
 mod live_socket;
 mod live_stream;
 mod live_wait;

@@ -245,6 +245,8 @@ async fn schemathesis_finds_nothing() {
     run.current_dir(&folder).arg("run").arg(world.url("/openapi.json"));
     // The same requests each time; more of them are made by hand: `--max-examples 1000`, without a seed.
     run.args(["--checks", "all", "--max-examples", "10", "--seed", "1", "--no-color"]);
+    // What does not end, or is no answer, it cannot read; live_stream.rs and live_socket.rs do.
+    run.args(["--exclude-path", "/v1/sync/stream", "--exclude-path", "/v1/sync/ws"]);
     run.env("REVEILLE_OPERATOR_KEY", OPERATOR_KEY).env("REVEILLE_APP_KEY", &world.key);
     run.env("REVEILLE_DEVICE_TOKENS", tokens.join(","));
     let finished = tokio::task::spawn_blocking(move || run.output()).await.unwrap().unwrap();

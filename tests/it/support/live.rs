@@ -144,6 +144,11 @@ impl Socket {
         self.0.send(message).await.unwrap();
     }
 
+    /// Says something, if the connection is still there.
+    pub async fn try_say(&mut self, frame: Value) -> Option<()> {
+        self.0.send(Message::text(frame.to_string())).await.ok()
+    }
+
     /// The next frame; the close frame if that is what comes.
     pub async fn next(&mut self) -> Result<Value, Option<CloseFrame>> {
         loop {
