@@ -306,3 +306,6 @@ impl Hub {
         self.by_subject.values().flatten()
     }
 }
+
+#[cfg(test)]
+mod tests;
