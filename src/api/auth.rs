@@ -106,7 +106,7 @@ impl FromRequestParts<Api> for Poller {
         match bearer(&parts.headers) {
             Some(secret) if secret.expose_secret().starts_with(DEVICE_TOKEN) => {
                 let poller = api.store.poller(secret.expose_secret()).await?;
-                poller.ok_or_else(|| api.limiters.failed_authentication(address(parts), true))
+                poller.ok_or_else(|| api.failed_authentication(parts))
             }
             // Whoever else it is may not poll.
             _ => Caller::from_request_parts(parts, api).await.and_then(|_| Err(not_a_device())),
@@ -151,6 +151,14 @@ impl Api {
         match bearer(headers) {
             None => Ok(None),
             Some(secret) => self.recognise(secret.expose_secret()).await,
+        }
+    }
+
+    /// Whose device token a request shows, if any's, as polls need it.
+    pub async fn poller(&self, headers: &HeaderMap) -> Result<Option<Poller>> {
+        match bearer(headers) {
+            Some(secret) => Ok(self.store.poller(secret.expose_secret()).await?),
+            None => Ok(None),
         }
     }
 

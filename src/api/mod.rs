@@ -19,6 +19,7 @@ mod live;
 mod me;
 mod openapi;
 mod operations;
+mod origins;
 mod page;
 mod problem;
 mod snapshots;
@@ -31,17 +32,13 @@ use std::{
     any::Any,
     ops::Deref,
     sync::{Arc, atomic::AtomicI64},
-    time::Duration,
 };
 
 use axum::{
     Router,
     body::Body,
     extract::MatchedPath,
-    http::{
-        HeaderName, HeaderValue, Method, Request,
-        header::{AUTHORIZATION, CONTENT_TYPE, ETAG, IF_NONE_MATCH, RETRY_AFTER},
-    },
+    http::{HeaderName, HeaderValue, Request},
     middleware,
     response::{IntoResponse, Response},
     routing::get,
@@ -50,14 +47,13 @@ use secrecy::SecretString;
 use tower::util::{MapRequestLayer, option_layer};
 use tower_http::{
     catch_panic::CatchPanicLayer,
-    cors::{self, CorsLayer},
     request_id::{MakeRequestId, PropagateRequestIdLayer, RequestId, SetRequestIdLayer},
     trace::TraceLayer,
 };
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 pub use self::listen::Port;
-use self::{auth::Limiters, counted::CountLayer, problem::Problem};
+use self::{auth::Limiters, counted::CountLayer, origins::AnyOrigin, problem::Problem};
 use crate::{
     domain::{credential::AnyTokenUri, time::Clock},
     live::Live,
@@ -199,19 +195,8 @@ fn described() -> OpenApiRouter<Api> {
         .routes(routes!(health::explain))
 }
 
-/// Those that devices come to by themselves, browsers among them: pages of any origin may, for it is the token that tells who it is, and no
-/// browser adds that of its own accord.
+/// Those that devices come to by themselves, browsers among them.
 fn for_devices() -> OpenApiRouter<Api> {
-    let (prefer, applied) = (HeaderName::from_static("prefer"), HeaderName::from_static("preference-applied"));
-    let (last_event, traceparent) = (HeaderName::from_static("last-event-id"), HeaderName::from_static("traceparent"));
-    let cors = CorsLayer::new()
-        .allow_origin(cors::Any)
-        .allow_methods([Method::GET, Method::POST, Method::PATCH, Method::DELETE])
-        .allow_headers([AUTHORIZATION, CONTENT_TYPE, IF_NONE_MATCH, REQUEST_ID, prefer, last_event, traceparent])
-        .expose_headers([ETAG, RETRY_AFTER, REQUEST_ID, applied])
-        // The answers are the same for all origins.
-        .vary([])
-        .max_age(Duration::from_secs(86_400));
     let routes = OpenApiRouter::new()
         .routes(routes!(sync::sync))
         .routes(routes!(sync::ack))
@@ -224,7 +209,7 @@ fn for_devices() -> OpenApiRouter<Api> {
         .routes(routes!(devices::show_none, devices::update_me, devices::remove_me));
     let (routes, description) = routes.split_for_parts();
     // What asks whether it may is a method that no route has.
-    let routes = routes.method_not_allowed_fallback(method_not_allowed).layer(cors);
+    let routes = routes.method_not_allowed_fallback(method_not_allowed).layer(AnyOrigin::default());
     let mut described = OpenApiRouter::from(routes);
     *described.get_openapi_mut() = description;
     described

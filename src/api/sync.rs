@@ -106,15 +106,14 @@ pub async fn sync(
     headers: HeaderMap,
 ) -> Result<Response> {
     api.limiters.poll(poller.device)?;
-    let token = auth::token_hash(&headers).unwrap_or_default();
-    let who = Who::Device(poller.device, token.clone());
-    let mut wait = Wait::begin(&api.live, &headers, poller.app, Some(who), "sync").await;
+    let who = || Some((Who::Device(poller.device, auth::token_hash(&headers)?), "sync".to_owned()));
+    let mut wait = Wait::begin(&api.live, &headers, poller.app, who).await;
     loop {
         let looked = api.look(&poller, &query, &headers, wait.look()).await?;
         if let Some(response) = wait.after(looked).await? {
             return Ok(response);
         }
-        poller = api.store.poller_of(&token).await?.ok_or_else(auth::ended)?;
+        poller = api.poller(&headers).await?.ok_or_else(auth::ended)?;
     }
 }
 
@@ -147,17 +146,16 @@ pub async fn feed(
     if let Caller::Device(device) = &caller {
         api.limiters.poll(device.id)?;
     }
-    let (app, who) = match &caller {
-        Caller::Device(device) => {
-            let token = auth::token_hash(&headers).unwrap_or_default();
-            (device.app, Some(Who::Device(device.id, token)))
-        }
-        caller => {
-            let key = if let Caller::Key(holder) = caller { Some(holder.key) } else { None };
-            (caller.app(&[Scope::EventsRead])?, key.map(Who::Key))
-        }
+    let app = match &caller {
+        Caller::Device(device) => device.app,
+        caller => caller.app(&[Scope::EventsRead])?,
     };
-    let mut wait = Wait::begin(&api.live, &headers, app, who, &format!("feed {feed}")).await;
+    let who = || match &caller {
+        Caller::Device(device) => Some((Who::Device(device.id, auth::token_hash(&headers)?), format!("feed {feed}"))),
+        Caller::Key(holder) => Some((Who::Key(holder.key), format!("feed {feed}"))),
+        Caller::Operator(_) => None,
+    };
+    let mut wait = Wait::begin(&api.live, &headers, app, who).await;
     loop {
         let looked = api.look_at_feed(caller, &feed, &query, &headers, wait.look()).await?;
         if let Some(response) = wait.after(looked).await? {

@@ -47,8 +47,13 @@ pub enum Wait {
 
 impl Wait {
     /// Takes a seat for a poll that asks to wait. It sits before it looks, so that nothing falls in between. Of each scope one waits.
-    pub async fn begin(live: &Live, headers: &HeaderMap, app: AppId, who: Option<Who>, scope: &str) -> Self {
-        let Some((wait_s, who)) = asked(headers).zip(who) else {
+    pub async fn begin(
+        live: &Live,
+        headers: &HeaderMap,
+        app: AppId,
+        who: impl FnOnce() -> Option<(Who, String)>,
+    ) -> Self {
+        let Some((wait_s, (who, scope))) = asked(headers).and_then(|wait_s| Some((wait_s, who()?))) else {
             return Self::No;
         };
         let until = Instant::now() + jittered(Duration::from_secs(wait_s));
