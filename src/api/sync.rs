@@ -15,7 +15,7 @@ use super::{
     Api,
     auth::{self, Caller},
     extract::{self, Json, Path, Query},
-    live::wait::Wait,
+    live::wait::{self, Wait},
     page::{self, Asked, CursorProblem, Looked, PageView, SNAPSHOT},
     problem::{self, Problem, Result},
 };
@@ -101,12 +101,21 @@ impl SyncQuery {
             body = CursorProblem, content_type = "application/problem+json")))]
 pub async fn sync(
     State(api): State<Api>,
-    mut poller: Poller,
+    poller: Poller,
     Query(query): Query<SyncQuery>,
     headers: HeaderMap,
 ) -> Result<Response> {
     api.limiters.poll(poller.device)?;
-    let who = || Some((Who::Device(poller.device, auth::token_hash(&headers)?), "sync".to_owned()));
+    if wait::asked(&headers).is_none() {
+        return Ok(api.look(&poller, &query, &headers, Look::Once).await?.response);
+    }
+    // Aside, so that a poll that does not wait need not carry what waiting takes.
+    Box::pin(sync_in_time(api, poller, query, headers)).await
+}
+
+/// The same for a poll that waits.
+async fn sync_in_time(api: Api, mut poller: Poller, query: SyncQuery, headers: HeaderMap) -> Result<Response> {
+    let who = auth::token_hash(&headers).map(|token| (Who::Device(poller.device, token), "sync".to_owned()));
     let mut wait = Wait::begin(&api.live, &headers, poller.app, who).await;
     loop {
         let looked = api.look(&poller, &query, &headers, wait.look()).await?;
@@ -138,7 +147,7 @@ pub async fn sync(
             body = CursorProblem, content_type = "application/problem+json")))]
 pub async fn feed(
     State(api): State<Api>,
-    mut caller: Caller,
+    caller: Caller,
     Path(feed): Path<FeedName>,
     Query(query): Query<SyncQuery>,
     headers: HeaderMap,
@@ -146,16 +155,30 @@ pub async fn feed(
     if let Caller::Device(device) = &caller {
         api.limiters.poll(device.id)?;
     }
+    if wait::asked(&headers).is_none() {
+        return Ok(api.look_at_feed(caller, &feed, &query, &headers, Look::Once).await?.response);
+    }
+    Box::pin(feed_in_time(api, caller, feed, query, headers)).await
+}
+
+/// The same for a poll that waits.
+async fn feed_in_time(
+    api: Api,
+    mut caller: Caller,
+    feed: FeedName,
+    query: SyncQuery,
+    headers: HeaderMap,
+) -> Result<Response> {
     let app = match &caller {
         Caller::Device(device) => device.app,
         caller => caller.app(&[Scope::EventsRead])?,
     };
-    let who = || match &caller {
-        Caller::Device(device) => Some((Who::Device(device.id, auth::token_hash(&headers)?), format!("feed {feed}"))),
-        Caller::Key(holder) => Some((Who::Key(holder.key), format!("feed {feed}"))),
+    let who = match &caller {
+        Caller::Device(device) => auth::token_hash(&headers).map(|token| Who::Device(device.id, token)),
+        Caller::Key(holder) => Some(Who::Key(holder.key)),
         Caller::Operator(_) => None,
     };
-    let mut wait = Wait::begin(&api.live, &headers, app, who).await;
+    let mut wait = Wait::begin(&api.live, &headers, app, who.map(|who| (who, format!("feed {feed}")))).await;
     loop {
         let looked = api.look_at_feed(caller, &feed, &query, &headers, wait.look()).await?;
         if let Some(response) = wait.after(looked).await? {

@@ -18,7 +18,7 @@ use crate::{
 const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-applied");
 
 /// For how long a request would wait. It is only a preference, so what is no number is passed over, and what is too long is cut.
-fn asked(headers: &HeaderMap) -> Option<u64> {
+pub fn asked(headers: &HeaderMap) -> Option<u64> {
     let mut waits = page::preferences(headers).filter_map(|preference| {
         let (name, seconds) = preference.split_once('=')?;
         name.trim().eq_ignore_ascii_case("wait").then(|| seconds.trim().trim_matches('"').parse().ok())?
@@ -47,13 +47,8 @@ pub enum Wait {
 
 impl Wait {
     /// Takes a seat for a poll that asks to wait. It sits before it looks, so that nothing falls in between. Of each scope one waits.
-    pub async fn begin(
-        live: &Live,
-        headers: &HeaderMap,
-        app: AppId,
-        who: impl FnOnce() -> Option<(Who, String)>,
-    ) -> Self {
-        let Some((wait_s, (who, scope))) = asked(headers).and_then(|wait_s| Some((wait_s, who()?))) else {
+    pub async fn begin(live: &Live, headers: &HeaderMap, app: AppId, who: Option<(Who, String)>) -> Self {
+        let Some((wait_s, (who, scope))) = asked(headers).zip(who) else {
             return Self::No;
         };
         let until = Instant::now() + jittered(Duration::from_secs(wait_s));
