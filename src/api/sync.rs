@@ -110,19 +110,19 @@ pub async fn sync(
         return Ok(api.look(&poller, &query, &headers, Look::Once).await?.response);
     }
     // Aside, so that a poll that does not wait need not carry what waiting takes.
-    Box::pin(sync_in_time(api, poller, query, headers)).await
+    Box::pin(sync_in_time(api, poller, query, wait::kept(&headers))).await
 }
 
 /// The same for a poll that waits.
 async fn sync_in_time(api: Api, mut poller: Poller, query: SyncQuery, headers: HeaderMap) -> Result<Response> {
     let who = auth::token_hash(&headers).map(|token| (Who::Device(poller.device, token), "sync".to_owned()));
-    let mut wait = Wait::begin(&api.live, &headers, poller.app, who).await;
+    let mut wait = Box::pin(Wait::begin(&api.live, &headers, poller.app, who)).await;
     loop {
-        let looked = api.look(&poller, &query, &headers, wait.look()).await?;
+        let looked = Box::pin(api.look(&poller, &query, &headers, wait.look())).await?;
         if let Some(response) = wait.after(looked).await? {
             return Ok(response);
         }
-        poller = api.poller(&headers).await?.ok_or_else(auth::ended)?;
+        poller = Box::pin(api.poller(&headers)).await?.ok_or_else(auth::ended)?;
     }
 }
 
@@ -158,7 +158,7 @@ pub async fn feed(
     if wait::asked(&headers).is_none() {
         return Ok(api.look_at_feed(caller, &feed, &query, &headers, Look::Once).await?.response);
     }
-    Box::pin(feed_in_time(api, caller, feed, query, headers)).await
+    Box::pin(feed_in_time(api, caller, feed, query, wait::kept(&headers))).await
 }
 
 /// The same for a poll that waits.
@@ -178,13 +178,14 @@ async fn feed_in_time(
         Caller::Key(holder) => Some(Who::Key(holder.key)),
         Caller::Operator(_) => None,
     };
-    let mut wait = Wait::begin(&api.live, &headers, app, who.map(|who| (who, format!("feed {feed}")))).await;
+    let who = who.map(|who| (who, format!("feed {feed}")));
+    let mut wait = Box::pin(Wait::begin(&api.live, &headers, app, who)).await;
     loop {
-        let looked = api.look_at_feed(caller, &feed, &query, &headers, wait.look()).await?;
+        let looked = Box::pin(api.look_at_feed(caller, &feed, &query, &headers, wait.look())).await?;
         if let Some(response) = wait.after(looked).await? {
             return Ok(response);
         }
-        caller = api.caller(&headers).await?.ok_or_else(auth::ended)?;
+        caller = Box::pin(api.caller(&headers)).await?.ok_or_else(auth::ended)?;
     }
 }
 

@@ -159,11 +159,10 @@ impl Line {
         loop {
             let told = match self.state {
                 State::Ended => std::future::pending().await,
-                State::Recognise => {
-                    self.recognise(State::Read).await.map(|good| (!good).then_some(Told::End(End::Revoked)))
-                }
-                State::Read => self.read().await,
-                State::CatchUp(through) => self.catch_up(through).await,
+                // Aside, so that who only listens need not carry what reading takes.
+                State::Recognise => Box::pin(self.begin_to_read()).await,
+                State::Read => Box::pin(self.read()).await,
+                State::CatchUp(through) => Box::pin(self.catch_up(through)).await,
                 State::Wait | State::Listen => self.listen().await,
             };
             match told {
@@ -210,6 +209,11 @@ impl Line {
         (self.caller.poller.fetched, self.caller.poller.acked) = (fetched, acked);
         self.state = then;
         Ok(true)
+    }
+
+    async fn begin_to_read(&mut self) -> Result<Option<Told>> {
+        let is_good = self.recognise(State::Read).await?;
+        Ok((!is_good).then_some(Told::End(End::Revoked)))
     }
 
     async fn catch_up(&mut self, through: Position) -> Result<Option<Told>> {

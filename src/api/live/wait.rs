@@ -3,7 +3,10 @@
 use std::time::Duration;
 
 use axum::{
-    http::{HeaderMap, HeaderName, HeaderValue},
+    http::{
+        HeaderMap, HeaderName, HeaderValue,
+        header::{AUTHORIZATION, IF_NONE_MATCH},
+    },
     response::Response,
 };
 use tokio::time::{Instant, timeout_at};
@@ -15,6 +18,7 @@ use crate::{
     live::{End, Full, Heard, Live, Purpose, Seat, Who},
 };
 
+const PREFER: HeaderName = HeaderName::from_static("prefer");
 const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-applied");
 
 /// For how long a request would wait. It is only a preference, so what is no number is passed over, and what is too long is cut.
@@ -24,6 +28,19 @@ pub fn asked(headers: &HeaderMap) -> Option<u64> {
         name.trim().eq_ignore_ascii_case("wait").then(|| seconds.trim().trim_matches('"').parse().ok())?
     });
     waits.next().map(|seconds: u64| seconds.min(limits::WAIT_S)).filter(|seconds| *seconds > 0)
+}
+
+/// What a poll that waits needs of its headers, in a copy: they lie in what has been read of the connection, and keep all of that.
+pub fn kept(headers: &HeaderMap) -> HeaderMap {
+    let needed = [AUTHORIZATION, IF_NONE_MATCH, PREFER];
+    let of = |name: &HeaderName| {
+        headers
+            .get_all(name)
+            .iter()
+            .filter_map(|value| HeaderValue::from_bytes(value.as_bytes()).ok())
+            .collect::<Vec<_>>()
+    };
+    needed.into_iter().flat_map(|name| of(&name).into_iter().map(move |value| (name.clone(), value))).collect()
 }
 
 /// A poll that waits, or does not.
