@@ -110,7 +110,9 @@ pub async fn sync(
         return Ok(api.look(&poller, &query, &headers, Look::Once).await?.response);
     }
     // Aside, so that a poll that does not wait need not carry what waiting takes.
-    Box::pin(sync_in_time(api, poller, query, wait::kept(&headers))).await
+    let kept = wait::kept(&headers);
+    drop(headers);
+    Box::pin(sync_in_time(api, poller, query, kept)).await
 }
 
 /// The same for a poll that waits.
@@ -158,7 +160,9 @@ pub async fn feed(
     if wait::asked(&headers).is_none() {
         return Ok(api.look_at_feed(caller, &feed, &query, &headers, Look::Once).await?.response);
     }
-    Box::pin(feed_in_time(api, caller, feed, query, wait::kept(&headers))).await
+    let kept = wait::kept(&headers);
+    drop(headers);
+    Box::pin(feed_in_time(api, caller, feed, query, kept)).await
 }
 
 /// The same for a poll that waits.
