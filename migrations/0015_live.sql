@@ -17,7 +17,7 @@ create table presence (
     device_id text not null,
     node text not null,
     until bigint not null,
-    primary key (app_id, device_id)
+    primary key (app_id, device_id, node)
 );
 create index presence_by_end on presence (until);
 

@@ -294,6 +294,8 @@ impl Inner {
         for channel in Channel::ALL.map(Channel::as_str) {
             self.live.get_or_create(&Open { channel }).set(0);
             self.live_began.get_or_create(&Open { channel }).inc_by(0);
+        }
+        for channel in [Channel::Sse, Channel::WebSocket].map(Channel::as_str) {
             self.live_events.get_or_create(&Open { channel }).inc_by(0);
         }
         for result in ["new", "replayed", "key_reused", "no_app", "busy", "failed"] {

@@ -28,6 +28,9 @@ impl Listener for Port {
         let (stream, address) = Listener::accept(&mut self.0).await;
         // Small answers are not to wait for others; where it cannot be had, they do.
         stream.set_nodelay(true).ok();
+        // Who has gone without a word takes what is sent for as long as there is room in the kernel; it is to be noticed all the same.
+        #[cfg(any(target_os = "linux", target_os = "android"))]
+        socket2::SockRef::from(&stream).set_tcp_user_timeout(Some(STUCK)).ok();
         let mut stream = TimeoutStream::new(stream);
         stream.set_write_timeout(Some(STUCK));
         (Box::pin(stream), address)

@@ -350,7 +350,7 @@ impl Api {
     }
 
     /// Whether a poll that comes so far is worth a write.
-    fn is_news(&self, poller: &Poller, fetched: Position, acked: Position) -> bool {
+    pub fn is_news(&self, poller: &Poller, fetched: Position, acked: Position) -> bool {
         /// A sign of life is worth a write this often.
         const SIGN_EVERY: Duration = Duration::from_secs(3600);
         let moves = fetched > poller.fetched || acked > poller.acked;

@@ -125,6 +125,10 @@ impl Place {
         self.rung.notify_one();
     }
 
+    pub fn ended(&self) -> Option<End> {
+        self.mail().ended
+    }
+
     fn anew(&self) {
         self.mail().anew = true;
         self.rung.notify_one();
@@ -243,7 +247,10 @@ impl Hub {
                 None => drop(app.by_feed.insert(feed.clone(), HashMap::from([(place.id, Arc::clone(place))]))),
             }
         }
-        place.mail().listens = Some((feeds.to_vec(), app.position));
+        let mut mail = place.mail();
+        // What has come up to here it reads, or has read; what comes from here on is put behind nothing older.
+        (mail.events, mail.bytes) = (VecDeque::new(), 0);
+        mail.listens = Some((feeds.to_vec(), app.position));
         app.position
     }
 
@@ -269,19 +276,20 @@ impl Hub {
         self.apps.iter().map(|(app, state)| (*app, state.position)).collect()
     }
 
-    /// Passes on what has come into an app.
-    pub fn tell(&mut self, app: AppId, news: News) {
+    /// Passes on what has come into an app after a position.
+    pub fn tell(&mut self, app: AppId, after: Position, news: News) {
         for subject in &news.changed {
             self.by_subject.get(subject).into_iter().flatten().for_each(|place| place.anew());
         }
-        let Some(app) = self.apps.get_mut(&app) else { return };
+        // All may have left meanwhile, and others come who have not read as far: for them it is read again.
+        let Some(app) = self.apps.get_mut(&app).filter(|app| after <= app.position) else { return };
         for stored in news.events {
             if let Some(places) = app.by_feed.get(&stored.event.content.feed) {
                 let item = Arc::new(Item::new(stored));
                 places.values().for_each(|place| place.put(&item));
             }
         }
-        app.position = news.through;
+        app.position = app.position.max(news.through);
     }
 
     /// All of an app read anew: what has come up to a position has not been passed on.

@@ -182,6 +182,11 @@ impl Seat {
         self.place.heard().await
     }
 
+    /// Why it is over, if it is.
+    pub fn ended(&self) -> Option<End> {
+        self.place.ended()
+    }
+
     /// It has been answered, and is likely to ask again at once.
     pub fn may_return(&mut self) {
         self.may_return = true;

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::{End, Live, ONLINE};
@@ -25,33 +25,11 @@ const BEHIND: i64 = 20_000;
 /// Device tokens that are looked for at once.
 const TOKENS: usize = 500;
 
-/// Passes on what comes in, until stopped.
+/// Passes on what comes in, and looks after those who are connected, until stopped.
 pub async fn follow(live: Live, stop: CancellationToken) {
-    let mut tail = Tail { epoch: live.0.store.epoch(), looked_at: Instant::now(), live };
-    let (mut changes, mut tended_at) = (tail.store().changes(), Instant::now());
-    loop {
-        tokio::select! {
-            biased;
-            () = stop.cancelled() => break,
-            // Whoever has the sender is the store, and that is here.
-            _ = changes.changed() => {}
-            () = tokio::time::sleep(LOOK_EVERY) => {}
-        }
-        if stop.run_until_cancelled(tokio::time::sleep(GATHER)).await.is_none() {
-            break;
-        }
-        changes.mark_unchanged();
-        if let Err(error) = tail.look().await {
-            tracing::debug!(%error, "live connections wait for the database");
-        }
-        if tended_at.elapsed() >= TEND_EVERY {
-            tended_at = Instant::now();
-            if let Err(error) = tail.tend().await {
-                tracing::debug!(%error, "live connections could not be looked after");
-            }
-        }
-    }
-    tail.live.hub().end(None, End::Stopping);
+    let mut tail = Tail { epoch: live.0.store.epoch(), looked_at: Instant::now(), live: live.clone() };
+    stop.run_until_cancelled(async { tokio::join!(tail.follow(), tend(&live)) }).await;
+    live.hub().end(None, End::Stopping);
 }
 
 struct Tail {
@@ -64,6 +42,19 @@ struct Tail {
 impl Tail {
     fn store(&self) -> &Store {
         &self.live.0.store
+    }
+
+    async fn follow(&mut self) {
+        let mut changes = self.store().changes();
+        loop {
+            // Whoever has the sender is the store, and that is here.
+            timeout(LOOK_EVERY, changes.changed()).await.ok();
+            tokio::time::sleep(GATHER).await;
+            changes.mark_unchanged();
+            if let Err(error) = self.look().await {
+                tracing::debug!(%error, "live connections wait for the database");
+            }
+        }
     }
 
     /// Reads on in all apps.
@@ -80,51 +71,71 @@ impl Tail {
         }
         let apps: Vec<AppId> = positions.iter().map(|(app, _)| *app).collect();
         let counters = self.store().counters(&apps).await?;
+        let mut is_whole = true;
         let too_late = self.looked_at.elapsed() > CHANGES_KEPT / 2;
         for (app, position) in positions {
             match counters.get(&app) {
                 None => self.live.hub().end(Some(app), End::Revoked),
-                Some(counter) if too_late || counter.0 - position.0 > BEHIND => {
+                // Behind what has been passed on it is only if the past was restored.
+                Some(counter) if too_late || *counter < position || counter.0 - position.0 > BEHIND => {
                     self.live.hub().pass_over(app, *counter);
                 }
-                Some(counter) if *counter > position => self.read_on(app, position).await?,
+                Some(counter) if *counter > position => {
+                    // One app's trouble is not the others'.
+                    if let Err(error) = self.read_on(app, position).await {
+                        tracing::debug!(%error, %app, "live connections wait for the database");
+                        is_whole = false;
+                    }
+                }
                 Some(_) => {}
             }
         }
-        self.looked_at = Instant::now();
+        if is_whole {
+            self.looked_at = Instant::now();
+        }
         Ok(())
     }
 
     async fn read_on(&self, app: AppId, mut position: Position) -> Result<()> {
         for _ in 0..ROUNDS {
             let Some(news) = self.store().news(app, position).await? else { break };
-            position = news.through;
-            let has_more = news.has_more;
-            self.live.hub().tell(app, news);
+            let (has_more, through) = (news.has_more, news.through);
+            self.live.hub().tell(app, position, news);
+            position = through;
             if !has_more {
                 break;
             }
         }
         Ok(())
     }
+}
 
-    /// Ends what goes on under a token that has ended, and notes of the others that they are still there.
-    async fn tend(&self) -> Result<()> {
-        let streams = self.live.hub().streams();
-        for some in streams.chunks(TOKENS) {
-            let hashes: Vec<&str> = some.iter().filter_map(|place| place.token()).collect();
-            let good = self.store().tokens(&hashes).await?;
-            let (good, ended): (Vec<_>, Vec<_>) =
-                some.iter().partition(|place| place.token().is_some_and(|token| good.contains_key(token)));
-            ended.into_iter().for_each(|place| place.end(End::Revoked));
-            let stay = good.into_iter().filter_map(|place| {
-                let presence = Presence { app: place.app, device: place.device()?, lasts: Some(ONLINE) };
-                Some(self.store().present(presence))
-            });
-            for stayed in futures_util::future::join_all(stay).await {
-                stayed?;
-            }
+/// Looks after connections that go on, from time to time.
+async fn tend(live: &Live) {
+    loop {
+        tokio::time::sleep(TEND_EVERY).await;
+        if let Err(error) = tend_once(live).await {
+            tracing::debug!(%error, "live connections could not be looked after");
         }
-        Ok(())
     }
+}
+
+/// Ends what goes on under a token that has ended, and notes of the others that they are still there.
+async fn tend_once(live: &Live) -> Result<()> {
+    let (streams, store) = (live.hub().streams(), &live.0.store);
+    for some in streams.chunks(TOKENS) {
+        let hashes: Vec<&str> = some.iter().filter_map(|place| place.token()).collect();
+        let good = store.tokens(&hashes).await?;
+        let (good, ended): (Vec<_>, Vec<_>) =
+            some.iter().partition(|place| place.token().is_some_and(|token| good.contains(token)));
+        ended.into_iter().for_each(|place| place.end(End::Revoked));
+        let stay = good.into_iter().filter_map(|place| {
+            let presence = Presence { app: place.app, device: place.device()?, lasts: Some(ONLINE) };
+            Some(store.present(presence))
+        });
+        for stayed in futures_util::future::join_all(stay).await {
+            stayed?;
+        }
+    }
+    Ok(())
 }

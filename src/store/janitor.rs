@@ -185,7 +185,7 @@ async fn purge_chunk(tx: &mut Tx, app: Word<AppId>) -> Result<u64> {
         "fanouts" "position" "follows" "device_id, feed" "levels" "device_id, class" "device_tokens" "secret_hash"
         "attempts" "id" "timeline" "device_id, id" "events" "position" "feed_drops" "feed" "idempotency" "key"
         "credentials" "transport, name" "app_keys" "id" "tallies" "what, at, transport, class"
-        "presence" "device_id" "tickets" "ticket_hash" "view_changes" "position, subject" "verdicts" "transport, environment, minute" "brakes" "transport, environment" "settled" "app_id" "alarms" "name" "operations" "id"
+        "presence" "device_id, node" "tickets" "ticket_hash" "view_changes" "position, subject" "verdicts" "transport, environment, minute" "brakes" "transport, environment" "settled" "app_id" "alarms" "name" "operations" "id"
         "devices" "id"
     );
     for sql in statements {

@@ -2,7 +2,10 @@
 //!
 //! All of it hangs on the app's counter: whoever has read up to a position, and then everything above it, has missed nothing.
 
-use std::{collections::HashMap, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    time::Duration,
+};
 
 use super::{
     Result, Store,
@@ -65,13 +68,13 @@ impl Store {
         self.timed("news", self.db().read(async |tx| news(tx, app, after).await)).await
     }
 
-    /// Which of some device tokens, by their hashes, are good, and until when.
-    pub async fn tokens(&self, hashes: &[&str]) -> Result<HashMap<String, Option<Timestamp>>> {
-        let sql = "select t.secret_hash, t.expires_at from jsonb_each($1) r cross join device_tokens t
+    /// Which of some device tokens, by their hashes, are good.
+    pub async fn tokens(&self, hashes: &[&str]) -> Result<HashSet<String>> {
+        let sql = "select t.secret_hash from jsonb_each($1) r cross join device_tokens t
                    where t.secret_hash = r.atom and (t.expires_at is null or t.expires_at > $2)";
         let values = (rows(hashes)?, self.inner.clock.now().as_ms());
-        let found: Vec<(String, Option<i64>)> = self.db().fetch_all(sql, values).await?;
-        Ok(found.into_iter().map(|(hash, ends_at)| (hash, ends_at.map(Timestamp::from_ms))).collect())
+        let found: Vec<(String,)> = self.db().fetch_all(sql, values).await?;
+        Ok(found.into_iter().map(|(hash,)| hash).collect())
     }
 }
 
@@ -81,8 +84,8 @@ impl Store {
         let sql = "delete from view_changes where (app_id, position, subject) in
                      (select app_id, position, subject from view_changes where at < $1 limit $2)";
         let changes = self.db().execute(sql, ((now - CHANGES_KEPT).as_ms(), most)).await?;
-        let sql = "delete from presence where (app_id, device_id) in
-                     (select app_id, device_id from presence where until < $1 limit $2)";
+        let sql = "delete from presence where (app_id, device_id, node) in
+                     (select app_id, device_id, node from presence where until < $1 limit $2)";
         let presences = self.db().execute(sql, (now.as_ms(), most)).await?;
         let sql =
             "delete from tickets where ticket_hash in (select ticket_hash from tickets where expires_at < $1 limit $2)";

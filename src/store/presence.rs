@@ -1,4 +1,4 @@
-//! Who has a live connection, at whichever process: known until a time that is put off while the connection lasts. What a lost process
+//! Who has a live connection, and at which process: known until a time that is put off while the connection lasts. What a lost process
 //! leaves ends by itself, and until then costs no more than the grace of a push.
 
 use std::{collections::HashSet, sync::LazyLock, time::Duration};
@@ -46,7 +46,7 @@ struct Gone {
 static STAY: LazyLock<Each> = LazyLock::new(|| {
     Each::of(
         "insert into presence (app_id, device_id, node, until) values ({app}, {device}, {node}, {until:int})
-         on conflict (app_id, device_id) do update set node = excluded.node, until = excluded.until",
+         on conflict (app_id, device_id, node) do update set until = excluded.until",
     )
 });
 
@@ -75,7 +75,6 @@ pub(super) async fn write(db: &Db, now: Timestamp, node: &str, batch: &[Presence
     let mut tx = db.begin().await?;
     tx.execute_each(&STAY, &there.into_iter().map(of).collect::<Vec<_>>()).await?;
     if !gone.is_empty() {
-        // Who has come to another process since stays.
         let sql = "delete from presence where node = $2 and (app_id, device_id) in
                      (select value->>'app', value->>'device' from jsonb_each($1))";
         let keys: Vec<_> = gone.iter().map(|gone| Gone { app: gone.app, device: gone.device }).collect();

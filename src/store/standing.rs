@@ -64,13 +64,12 @@ macro_rules! select_standings {
                  o.told as other_told, o.told_at as other_told_at, o.told_expires_at as other_told_expires_at,
                  o.wakes_unfetched as other_wakes_unfetched, o.budget_full_at as other_budget_full_at,
                  o.wake_class as other_wake_class, case when o.lease is not null then o.due_at end as other_lease_ends_at,
-                 p.until as online_until
+                 (select max(p.until) from presence p where p.app_id = l.app_id and p.device_id = l.device_id) as online_until
              ", $from, "
              cross join devices d
              join apps a on a.id = d.app_id
              left join levels o on o.app_id = l.app_id and o.device_id = l.device_id
-                 and o.class = case l.class when 'alert' then 'background' else 'alert' end
-             left join presence p on p.app_id = l.app_id and p.device_id = l.device_id ",
+                 and o.class = case l.class when 'alert' then 'background' else 'alert' end ",
             $($clause),*
         )
     };

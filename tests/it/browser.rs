@@ -4,6 +4,8 @@
 //! What it saw is kept as pictures in the temporary folder, to be looked at: `UPDATE_SCREENSHOTS=1` puts those of the documentation into
 //! docs/images.
 
+mod live;
+
 use std::{
     env, fs,
     io::{BufRead, BufReader},

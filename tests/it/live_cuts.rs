@@ -47,7 +47,8 @@ impl Kept<'_> {
         let url = format!("http://127.0.0.1:{port}/v1/sync/stream");
         // A client of its own, for a kept connection may be cut already.
         let request = reqwest::Client::new().get(url).bearer_auth(&self.phone.device_token);
-        let response = request.header("last-event-id", self.cursor.borrow().clone()).send().await.ok()?;
+        let request = request.header("last-event-id", self.cursor.borrow().as_str());
+        let response = request.send().await.ok()?;
         let mut stream = Stream::of(response);
         while !self.has_all() {
             let sent = stream.next().await?;

@@ -198,7 +198,10 @@ async fn of_one_device_four_streams_are_open_and_the_oldest_makes_room() {
     for _ in 0..5 {
         streams.push(phone.caught_up().await);
     }
-    assert_eq!(streams.remove(0).next().await, None);
+    let mut oldest = streams.remove(0);
+    let last = oldest.next().await.unwrap();
+    assert!(last.event == "poll" && last.data["after_s"].as_i64().unwrap() >= 54, "not at once: {last:?}");
+    assert_eq!(oldest.next().await, None);
     let event = world.publish("order:42").await;
     for mut stream in streams {
         assert_eq!(stream.event().await.data["id"], event["id"]);

@@ -13,6 +13,7 @@ use crate::{
     },
     domain::{
         cursor::{self, CursorError, Scope as CursorScope},
+        device::DeviceStatus,
         feed::Position,
         limits,
     },
@@ -33,6 +34,8 @@ pub struct Line {
     state: State,
     /// Whether it is told what happens in its feeds, or only that something does.
     thin: bool,
+    /// What only that is to be said of.
+    head: Option<Position>,
     /// What it has been given, to be noted when it comes for more, and what it has acknowledged.
     came: Came,
     noting: Option<Noting>,
@@ -47,11 +50,9 @@ type Noting = Pin<Box<dyn Future<Output = Result<u32>> + Send>>;
 enum State {
     /// It has not said where it is.
     Wait,
-    /// Its token has to be looked at before it reads.
-    Recognise,
     /// It has to read.
     Read,
-    /// It has read everything up to here, and is told so if its token is still good: what changed before it listened it does not hear.
+    /// It has read everything up to here, and is told so.
     CatchUp(Position),
     /// It hears of what comes.
     Listen,
@@ -125,14 +126,14 @@ impl Line {
         let device = caller.poller.device.to_string();
         let (told, state, thin, came, noting) =
             (None, State::Wait, false, Came { live: true, ..Came::default() }, None);
-        Ok(Self { api, seat, channel, caller, device, told, state, thin, came, noting })
+        Ok(Self { api, seat, channel, caller, device, told, state, thin, head: None, came, noting })
     }
 
     /// It begins after a cursor that it came with.
     pub fn begin(&mut self, after: Option<Position>, thin: bool) {
         // Who only hears that there is something polls for it, and by that has come as far as it has.
         self.told = if thin { Some(after.unwrap_or(self.caller.poller.fetched)) } else { after };
-        (self.state, self.thin) = (State::Recognise, thin);
+        (self.state, self.thin) = (State::Read, thin);
         self.acknowledge(after.unwrap_or_default());
     }
 
@@ -160,9 +161,11 @@ impl Line {
             let told = match self.state {
                 State::Ended => std::future::pending().await,
                 // Aside, so that who only listens need not carry what reading takes.
-                State::Recognise => Box::pin(self.begin_to_read()).await,
                 State::Read => Box::pin(self.read()).await,
-                State::CatchUp(through) => Box::pin(self.catch_up(through)).await,
+                State::CatchUp(through) => {
+                    self.state = State::Listen;
+                    Ok((!self.thin).then(|| self.caught_up(through)))
+                }
                 State::Wait | State::Listen => self.listen().await,
             };
             match told {
@@ -185,12 +188,19 @@ impl Line {
     /// How far it has come is noted, one write after the other.
     fn note(&mut self) {
         let poller = &mut self.caller.poller;
-        let moves = self.came.fetched > poller.fetched || self.came.acked > poller.acked;
-        if self.noting.is_some() || !moves {
+        if self.state == State::Wait
+            || self.noting.is_some()
+            || !self.api.is_news(poller, self.came.fetched, self.came.acked)
+        {
             return;
         }
         let (api, before, came) = (self.api.clone(), poller.clone(), self.came);
+        // As it will be.
         (poller.fetched, poller.acked) = (poller.fetched.max(came.fetched), poller.acked.max(came.acked));
+        poller.seen_at = api.clock.now();
+        if poller.status != DeviceStatus::Gone {
+            poller.status = DeviceStatus::Active;
+        }
         self.noting = Some(Box::pin(async move { api.visit(&before, came).await }));
     }
 
@@ -198,7 +208,8 @@ impl Line {
         self.came.fetched = self.came.fetched.max(through);
     }
 
-    async fn recognise(&mut self, then: State) -> Result<bool> {
+    /// Looks again whose token it came with; `false` if nobody's any more.
+    async fn recognise(&mut self) -> Result<bool> {
         let Some(poller) = self.api.store.poller_of(&self.caller.token).await? else {
             return Ok(false);
         };
@@ -207,23 +218,13 @@ impl Line {
             (self.caller.poller.fetched.max(poller.fetched), self.caller.poller.acked.max(poller.acked));
         self.caller.poller = poller;
         (self.caller.poller.fetched, self.caller.poller.acked) = (fetched, acked);
-        self.state = then;
         Ok(true)
     }
 
-    async fn begin_to_read(&mut self) -> Result<Option<Told>> {
-        let is_good = self.recognise(State::Read).await?;
-        Ok((!is_good).then_some(Told::End(End::Revoked)))
-    }
-
-    async fn catch_up(&mut self, through: Position) -> Result<Option<Told>> {
-        if !self.recognise(State::Listen).await? {
-            return Ok(Some(Told::End(End::Revoked)));
-        }
-        Ok((!self.thin).then(|| self.caught_up(through)))
-    }
-
     async fn read(&mut self) -> Result<Option<Told>> {
+        if let Some(why) = self.seat.ended() {
+            return Ok(Some(ended(why)));
+        }
         let limit = if self.thin { limits::PAGE_EVENTS } else { limits::PAGE_EVENTS_DEFAULT };
         let request = PageRequest { after: self.told, limit };
         let page = match self.api.store.page(&self.caller.poller, request).await? {
@@ -232,6 +233,10 @@ impl Line {
             Paged::Ahead => return Ok(Some(Told::Resync(problem::CURSOR_AHEAD.slug))),
         };
         let is_all = !page.has_more && self.seat.listen(&page.feeds, page.through);
+        // Last, so that it is nobody else's page: a change of before it does not hear of, and of any later one it will.
+        if !self.recognise().await? {
+            return Ok(Some(Told::End(End::Revoked)));
+        }
         let newest = page.entries.last().map(|entry| entry.position());
         self.told = Some(page.through);
         if is_all {
@@ -239,7 +244,8 @@ impl Line {
         }
         if self.thin {
             // One look is enough for all that it has missed.
-            return Ok(newest.filter(|_| is_all).map(Told::Head));
+            self.head = newest.or(self.head);
+            return Ok(if is_all { self.head.take().map(Told::Head) } else { None });
         }
         self.given(page.through);
         let entry = |entry: &PageEntry| self.entry(entry.position(), Text::Own(text(&EntryView::of(entry))));
@@ -269,12 +275,10 @@ impl Line {
         };
         Ok(match heard {
             Heard::Anew => {
-                self.state = if self.state == State::Wait { State::Wait } else { State::Recognise };
+                self.state = if self.state == State::Wait { State::Wait } else { State::Read };
                 None
             }
-            Heard::End(End::EpochChanged) => Some(Told::Resync(problem::EPOCH_CHANGED.slug)),
-            Heard::End(End::TooSlow) => Some(Told::Resync(TOO_SLOW)),
-            Heard::End(why) => Some(Told::End(why)),
+            Heard::End(why) => Some(ended(why)),
             Heard::Events(items) => {
                 let told = self.told.unwrap_or_default();
                 let items: Vec<_> = items.into_iter().filter(|item| item.stored.event.position > told).collect();
@@ -306,6 +310,14 @@ impl Line {
         let poller = &self.caller.poller;
         let after_s = self.api.poll_after_s(&poller.settings, poller.status, poller.missed);
         Told::CaughtUp { cursor: self.cursor(through), after_s, push: PushView::of(poller.status) }
+    }
+}
+
+fn ended(why: End) -> Told {
+    match why {
+        End::EpochChanged => Told::Resync(problem::EPOCH_CHANGED.slug),
+        End::TooSlow => Told::Resync(TOO_SLOW),
+        why => Told::End(why),
     }
 }
 

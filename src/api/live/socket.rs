@@ -121,7 +121,12 @@ type Over = Option<(u16, &'static str)>;
 
 impl Connection {
     async fn serve(mut self) {
-        let Some((code, reason)) = self.talk().await else { return };
+        if let Some((code, reason)) = self.talk().await {
+            Box::pin(self.close(code, reason)).await;
+        }
+    }
+
+    async fn close(mut self, code: u16, reason: &'static str) {
         let frame = Message::Close(Some(CloseFrame { code, reason: reason.into() }));
         if self.send(frame).await.is_continue() {
             // The client's own close frame; then both sides know that nothing was lost.
@@ -136,17 +141,20 @@ impl Connection {
         loop {
             let wakes_at = if self.line.has_begun() { ping_at } else { begin_by };
             let step = tokio::select! {
+                // What has been said is heard first: who had to wait to be told has not been silent.
+                biased;
                 said = self.socket.recv() => {
                     heard_at = Instant::now();
-                    self.hear(said).await
+                    Box::pin(self.hear(said)).await
                 }
-                told = self.line.next() => self.tell(told).await,
+                // Aside, as all that is rare: so who only listens need not carry it.
+                told = self.line.next() => Box::pin(self.tell(told)).await,
                 () = tokio::time::sleep_until(wakes_at) => {
                     if !self.line.has_begun() || heard_at.elapsed() > SILENT {
                         ControlFlow::Break(Some((close::TIMED_OUT, "timed out")))
                     } else {
                         ping_at = Instant::now() + PING_EVERY;
-                        self.send(Message::Ping(Default::default())).await
+                        Box::pin(self.send(Message::Ping(Default::default()))).await
                     }
                 }
             };

@@ -38,6 +38,8 @@ use crate::{
 const RETRY: Duration = Duration::from_secs(3);
 /// Where the relay ends a stream, it says that the client is to poll after about so long.
 const AFTER_THE_END: Duration = Duration::from_secs(3);
+/// The same where newer streams of the device have taken its place.
+const AFTER_REPLACED: Duration = Duration::from_secs(60);
 /// By which nginx is told to pass on what comes at once.
 const BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
 
@@ -131,6 +133,11 @@ impl Telling {
                 Told::Resync(reason) => self.last(resync(reason)),
                 Told::End(End::Stopping) | Told::Failed => {
                     self.last(event("poll", &json!({"after_s": jittered(AFTER_THE_END).as_secs().max(1)})));
+                }
+                Told::End(End::Replaced) => {
+                    // Else those that come back at once would take each other's places for ever.
+                    let after_s = json!({"after_s": jittered(AFTER_REPLACED).as_secs()});
+                    self.last(event("poll", &after_s).retry(AFTER_REPLACED));
                 }
                 Told::End(_) => self.is_over = true,
             }

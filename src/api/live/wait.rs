@@ -101,8 +101,13 @@ impl Wait {
             match timeout_at(*until, seat.heard()).await {
                 Ok(Heard::End(End::Revoked)) => return Err(auth::ended()),
                 Ok(Heard::End(End::Replaced | End::TooSlow | End::Stopping)) => {}
+                // Its cursor leads nowhere, or if it has none, where it always did.
+                Ok(Heard::End(End::EpochChanged)) => {
+                    *until = Instant::now();
+                    return Ok(None);
+                }
                 // Its last look as well: its cursor is to be as new as can be.
-                Ok(Heard::Events(_) | Heard::Anew | Heard::End(End::EpochChanged)) | Err(_) => return Ok(None),
+                Ok(Heard::Events(_) | Heard::Anew) | Err(_) => return Ok(None),
             }
         }
         seat.may_return();
