@@ -34,7 +34,7 @@ use tokio::{
 };
 
 use self::relay::{
-    App, Served,
+    App, OPERATOR_KEY, Served,
     load::{self, Client, Times},
 };
 
@@ -50,8 +50,6 @@ const ROUNDS: usize = 5;
 const LATEST: Duration = Duration::from_secs(60);
 /// Every connection has a buffer of so many bytes: longer than a frame, and than the page of a poll that waited in vain.
 const BUFFER_BYTES: usize = 2048;
-/// As `relay` has it.
-const OPERATOR_KEY: &str = "ro_operator-key-of-the-bench";
 
 fn main() {
     // Every connection is a file. The relay sees to its own.

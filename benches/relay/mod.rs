@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 
 use self::database::Database;
 
-const OPERATOR_KEY: &str = "ro_operator-key-of-the-bench";
+pub const OPERATOR_KEY: &str = "ro_operator-key-of-the-bench";
 /// What a process does if nothing else is said.
 const ALL_ROLES: &str = "api,dispatch,janitor";
 
@@ -63,11 +63,21 @@ impl Served {
     /// Starts it with these roles, and waits until it answers.
     pub async fn serve(&mut self, roles: &str) {
         self.kill();
+        self.child = Some(self.begin(self.port, roles).await);
+    }
+
+    /// Starts another process at the same database; answers it and its port. Whoever has it ends it.
+    pub async fn beside(&self, roles: &str) -> (Child, u16) {
+        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        (self.begin(port, roles).await, port)
+    }
+
+    async fn begin(&self, port: u16, roles: &str) -> Child {
         let child = Command::new(env!("CARGO_BIN_EXE_reveille"))
             .arg("serve")
             .current_dir(self.folder.path())
             .envs([
-                ("REVEILLE_LISTEN", format!("127.0.0.1:{}", self.port).as_str()),
+                ("REVEILLE_LISTEN", format!("127.0.0.1:{port}").as_str()),
                 ("REVEILLE_DATABASE_URL", &self.database.url()),
                 ("REVEILLE_ROLES", roles),
                 ("REVEILLE_MASTER_KEY", "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8="),
@@ -81,10 +91,10 @@ impl Served {
             .stdin(Stdio::null())
             .spawn()
             .unwrap();
-        self.child = Some(child);
-        while self.http.get(format!("{}/readyz", self.url())).send().await.is_err() {
+        while self.http.get(format!("http://127.0.0.1:{port}/readyz")).send().await.is_err() {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
+        child
     }
 
     /// `kill -9`.
