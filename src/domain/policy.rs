@@ -254,7 +254,8 @@ impl Situation<'_> {
                 CredentialFit::Resting(until) => Some((until, DeferReason::ProviderDown)),
                 CredentialFit::Fits | CredentialFit::Missing => None,
             },
-            grace_ends.filter(|_| may_come).map(|at| (at, DeferReason::Online)),
+            // What would be too late by then is not waited with.
+            grace_ends.filter(|at| may_come && *at < self.wake.expires_at).map(|at| (at, DeferReason::Online)),
         ];
         waits.into_iter().flatten().max_by_key(|(at, _)| *at)
     }

@@ -9,7 +9,7 @@ use std::{
 
 use tokio::{sync::Notify, time::Instant};
 
-use super::{End, Heard, Item, Purpose, STREAMS_OF_A_DEVICE, Who};
+use super::{End, Full, Heard, Item, Purpose, SEATS_OF_A_DEVICE, STREAMS_OF_A_DEVICE, Who};
 use crate::{
     domain::{
         feed::{FeedName, Position},
@@ -27,12 +27,13 @@ const WAITING_BYTES: usize = 256 * 1024;
 const STALLED: Duration = Duration::from_secs(10);
 
 /// All seats of this process.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct Hub {
     apps: HashMap<AppId, App>,
     /// Devices and keys.
     by_subject: HashMap<i64, Vec<Arc<Place>>>,
     waits: HashMap<String, Arc<Place>>,
+    is_stopping: bool,
 }
 
 /// An app that somebody listens to.
@@ -125,8 +126,11 @@ impl Place {
         self.rung.notify_one();
     }
 
-    pub fn ended(&self) -> Option<End> {
-        self.mail().ended
+    /// See [`Seat::reading`](super::Seat::reading).
+    pub fn reading(&self) -> Option<End> {
+        let mut mail = self.mail();
+        mail.full_since = None;
+        mail.ended
     }
 
     fn anew(&self) {
@@ -187,7 +191,15 @@ impl Item {
 
 impl Hub {
     /// Somebody takes a seat; answers whether it is the first of its device.
-    pub fn join(&mut self, place: &Arc<Place>) -> bool {
+    pub fn join(&mut self, place: &Arc<Place>) -> Result<bool, Full> {
+        let others = self.by_subject.get(&place.subject).map_or(&[][..], Vec::as_slice);
+        let streams = others.iter().filter(|other| matches!(other.purpose, Purpose::Stream(_)));
+        if streams.count() >= SEATS_OF_A_DEVICE {
+            return Err(Full);
+        }
+        if self.is_stopping {
+            place.end(End::Stopping);
+        }
         if let Purpose::Wait(scope) = &place.purpose
             && let Some(older) = self.waits.insert(scope.clone(), Arc::clone(place))
         {
@@ -201,7 +213,7 @@ impl Hub {
             oldest.end(End::Replaced);
         }
         others.push(Arc::clone(place));
-        others.len() == 1
+        Ok(others.len() == 1)
     }
 
     /// Somebody leaves; answers whether it was the last of its device.
@@ -300,14 +312,21 @@ impl Hub {
         self.places().filter(|place| place.app == app).for_each(|place| place.anew());
     }
 
+    /// Ends all connections, and any that comes yet.
+    pub fn stop(&mut self) {
+        self.is_stopping = true;
+        self.end(None, End::Stopping);
+    }
+
     /// Ends the connections of an app, or all.
     pub fn end(&self, app: Option<AppId>, why: End) {
         self.places().filter(|place| app.is_none_or(|app| place.app == app)).for_each(|place| place.end(why));
     }
 
-    /// Connections that go on.
-    pub fn streams(&self) -> Vec<Arc<Place>> {
-        self.places().filter(|place| place.goes_on()).map(Arc::clone).collect()
+    /// Connections of devices.
+    pub fn of_devices(&self) -> Vec<Arc<Place>> {
+        let lasts = |place: &&Arc<Place>| place.device().is_some() && place.mail().ended.is_none();
+        self.places().filter(lasts).map(Arc::clone).collect()
     }
 
     fn places(&self) -> impl Iterator<Item = &Arc<Place>> {

@@ -15,6 +15,7 @@ use std::{
     time::Duration,
 };
 
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use self::hub::{Hub, Place};
@@ -31,8 +32,12 @@ use crate::{
 const ONLINE: Duration = Duration::from_secs(150);
 /// Who has just been answered is about to ask again.
 const LINGERS: Duration = Duration::from_secs(5);
+/// So many connections read from the database at once.
+const READERS: usize = 6;
 /// Connections of one device that go on for long; the oldest makes room for a newer one.
 const STREAMS_OF_A_DEVICE: usize = 4;
+/// One that was ended has its seat until it notices. A device of which so many are left gets no more.
+const SEATS_OF_A_DEVICE: usize = 16;
 
 /// The live connections of this process. Cloning it is cheap.
 #[derive(Clone)]
@@ -45,11 +50,12 @@ struct Inner {
     most: usize,
     open: AtomicUsize,
     next: AtomicU64,
+    turns: Semaphore,
     tasks: TaskTracker,
 }
 
 /// Who is connected.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub enum Who {
     /// A device, by the hash of its token.
     Device(DeviceId, String),
@@ -58,7 +64,7 @@ pub enum Who {
 }
 
 /// What a connection is for.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub enum Purpose {
     /// It waits for one answer. Of each caller and scope one waits; a newer one ends it.
     Wait(String),
@@ -129,7 +135,8 @@ impl Live {
     /// Begins to pass on what comes in, until stopped; at most `most` connections may be open at once.
     pub fn start(store: Store, most: usize, tasks: &TaskTracker, stop: &CancellationToken) -> Self {
         let (hub, open, next) = (Mutex::default(), AtomicUsize::new(0), AtomicU64::new(0));
-        let live = Self(Arc::new(Inner { store, hub, most, open, next, tasks: tasks.clone() }));
+        let turns = Semaphore::new(READERS);
+        let live = Self(Arc::new(Inner { store, hub, most, open, next, turns, tasks: tasks.clone() }));
         live.0.store.start("live", tasks, tail::follow(live.clone(), stop.clone()));
         live
     }
@@ -143,8 +150,12 @@ impl Live {
         }
         let id = self.0.next.fetch_add(1, Ordering::Relaxed);
         let place = Arc::new(Place::new(id, app, who, purpose));
+        let joined = self.hub().join(&place);
+        let Ok(is_first) = joined else {
+            self.0.open.fetch_sub(1, Ordering::Relaxed);
+            return Err(Full);
+        };
         self.metrics().connected(place.channel(), 1);
-        let is_first = self.hub().join(&place);
         let seat = Seat { live: self.clone(), place, may_return: false };
         if let (true, Some(device)) = (is_first, seat.place.device()) {
             // Should it not be noted, a push goes out that was not needed.
@@ -159,6 +170,17 @@ impl Live {
     /// Serves a connection; who stops the process waits for it.
     pub async fn serve(&self, connection: impl Future<Output = ()>) {
         self.0.tasks.track_future(connection).await;
+    }
+
+    /// Does something aside; who stops the process waits for it.
+    pub fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
+        self.0.tasks.spawn(work);
+    }
+
+    /// A turn at reading, until it is dropped: all who have to read at the same moment are not to keep others from the database.
+    pub async fn turn(&self) -> Option<SemaphorePermit<'_>> {
+        // It is never closed.
+        self.0.turns.acquire().await.ok()
     }
 
     fn metrics(&self) -> &Metrics {
@@ -182,9 +204,9 @@ impl Seat {
         self.place.heard().await
     }
 
-    /// Why it is over, if it is.
-    pub fn ended(&self) -> Option<End> {
-        self.place.ended()
+    /// It is about to read, and takes what waits for it when it has. Answers why it is over, if it is.
+    pub fn reading(&self) -> Option<End> {
+        self.place.reading()
     }
 
     /// It has been answered, and is likely to ask again at once.

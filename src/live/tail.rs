@@ -29,7 +29,7 @@ const TOKENS: usize = 500;
 pub async fn follow(live: Live, stop: CancellationToken) {
     let mut tail = Tail { epoch: live.0.store.epoch(), looked_at: Instant::now(), live: live.clone() };
     stop.run_until_cancelled(async { tokio::join!(tail.follow(), tend(&live)) }).await;
-    live.hub().end(None, End::Stopping);
+    live.hub().stop();
 }
 
 struct Tail {
@@ -122,8 +122,8 @@ async fn tend(live: &Live) {
 
 /// Ends what goes on under a token that has ended, and notes of the others that they are still there.
 async fn tend_once(live: &Live) -> Result<()> {
-    let (streams, store) = (live.hub().streams(), &live.0.store);
-    for some in streams.chunks(TOKENS) {
+    let (connections, store) = (live.hub().of_devices(), &live.0.store);
+    for some in connections.chunks(TOKENS) {
         let hashes: Vec<&str> = some.iter().filter_map(|place| place.token()).collect();
         let good = store.tokens(&hashes).await?;
         let (good, ended): (Vec<_>, Vec<_>) =
@@ -134,7 +134,10 @@ async fn tend_once(live: &Live) -> Result<()> {
             Some(store.present(presence))
         });
         for stayed in futures_util::future::join_all(stay).await {
-            stayed?;
+            // It lasts for a while yet; the next time is soon.
+            if let Err(error) = stayed {
+                tracing::debug!(%error, "that a device is still there was not noted");
+            }
         }
     }
     Ok(())

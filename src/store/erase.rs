@@ -160,6 +160,7 @@ impl Chunk<'_> {
                 break;
             }
             self.hold(&devices).await?;
+            self.tell_connections(&devices).await?;
             let sql = "update follows set since = $3
                        where app_id = $1 and feed = $2 and device_id in (select atom from jsonb_each($4))";
             self.tx.execute(sql, (app, Word(feed.clone()), erasure.through.0, rows(&devices)?)).await?;

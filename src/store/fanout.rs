@@ -143,7 +143,7 @@ fields! {
 }
 
 // Makes due only where something new is; what waits for a reason that more news does not change goes on waiting. A chunk may come after
-// newer events: it lowers no head, but brings its expiry and its insistence.
+// newer events: it lowers no head, but brings its expiry and its insistence, which no grace holds up.
 static RAISE: LazyLock<Each> = LazyLock::new(|| {
     Each::of(
         "insert into levels (app_id, device_id, class, head, sticky_head, feed, expires_at, due_at)
@@ -154,7 +154,9 @@ static RAISE: LazyLock<Each> = LazyLock::new(|| {
              expires_at = excluded.expires_at,
              sticky_head = case when excluded.sticky_head > levels.sticky_head then excluded.sticky_head
                                 else levels.sticky_head end,
-             due_at = case when levels.wake_id is not null or levels.waits_for <> 'rewake' or levels.due_at < excluded.due_at
+             due_at = case when levels.wake_id is not null or levels.due_at < excluded.due_at
+                             or (levels.waits_for <> 'rewake'
+                                 and (levels.waits_for <> 'online' or excluded.sticky_head <= levels.sticky_head))
                            then levels.due_at else excluded.due_at end
          where excluded.head > levels.head or excluded.sticky_head > levels.sticky_head
             or excluded.expires_at > levels.expires_at",

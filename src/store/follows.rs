@@ -77,6 +77,10 @@ impl Store {
             tx.leave().await?;
             return Ok(Follow::NoDevice);
         };
+        if !feeds_of(&mut tx, app, device.id).await?.contains(feed) {
+            tx.leave().await?;
+            return Ok(Follow::Done);
+        }
         remove(&mut tx, app, &[Word(device.id)], std::slice::from_ref(feed), now).await?;
         live::device_changed(&mut tx, app, device.id, now).await?;
         tx.commit().await?;

@@ -186,13 +186,14 @@ pub(super) async fn apply(
             levels::look_again(tx, app, &[device.id], now).await?;
         }
     }
+    let mut tokens_ended = false;
     if let Some(secret) = &secret {
-        tokens::issue(tx, &device, secret, now).await?;
+        tokens_ended = tokens::issue(tx, &device, secret, now).await?;
     }
     if reset && !created {
         tokens::end_all_but(tx, &device, secret.as_ref()).await?;
     }
-    if !created && (reset || feeds_changed) {
+    if !created && (reset || feeds_changed || tokens_ended) {
         live::device_changed(tx, app, device.id, now).await?;
     }
     let feeds = follows::feeds_of(tx, app, device.id).await?;

@@ -69,8 +69,8 @@ impl Store {
     }
 }
 
-/// Issues a token; older ones stay, but not too many and not for ever.
-pub(super) async fn issue(tx: &mut Tx, device: &Device, secret: &SecretString, now: Timestamp) -> Result<()> {
+/// Issues a token; older ones stay, but not too many and not for ever. Answers whether any had to go.
+pub(super) async fn issue(tx: &mut Tx, device: &Device, secret: &SecretString, now: Timestamp) -> Result<bool> {
     let (app, id) = (Word(device.app), Word(device.id));
     let sql = "update device_tokens set expires_at = $3
                where app_id = $1 and device_id = $2 and (expires_at is null or expires_at > $3)";
@@ -78,14 +78,14 @@ pub(super) async fn issue(tx: &mut Tx, device: &Device, secret: &SecretString, n
     let sql = "delete from device_tokens where app_id = $1 and device_id = $2 and secret_hash not in (
                  select secret_hash from device_tokens where app_id = $1 and device_id = $2
                  order by created_at desc limit $3)";
-    tx.execute(sql, (app, id, limits::OLDER_DEVICE_TOKENS as i64)).await?;
+    let ended = tx.execute(sql, (app, id, limits::OLDER_DEVICE_TOKENS as i64)).await? > 0;
     // Two registrations within a millisecond keep their order.
     let sql = "insert into device_tokens (secret_hash, app_id, device_id, created_at)
                select $1, $2, $3, max(created_at) from
                  (select $4 as created_at union all
                   select created_at + 1 from device_tokens where app_id = $2 and device_id = $3) as times";
     tx.execute(sql, (secret::hash(secret.expose_secret()), app, id, now.as_ms())).await?;
-    Ok(())
+    Ok(ended)
 }
 
 /// Ends all tokens of a device but the one just issued.

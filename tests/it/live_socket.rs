@@ -36,6 +36,22 @@ async fn a_socket_tells_what_a_poll_would_and_takes_acknowledgements() {
 }
 
 #[tokio::test]
+async fn what_was_acknowledged_last_is_noted_and_a_close_is_answered() {
+    let world = World::start().await;
+    world.settings(json!({"confirm": "ack"})).await;
+    let phone = world.phone("phone-1").follows(&["order:42"]).await;
+    let mut socket = phone.subscribed().await;
+    let event = world.publish("order:42").await;
+    let told = socket.event().await;
+    socket.say(json!({"type": "ack", "cursor": told["id"]})).await;
+    assert_eq!(socket.close().await, 1000);
+    let position = event["position"].as_i64().unwrap();
+    within(SOON, "it is acknowledged", async || (phone.levels().await[1] == position).then_some(())).await;
+    world.later(Duration::from_secs(5)).await;
+    assert_eq!(phone.received(), 0);
+}
+
+#[tokio::test]
 async fn a_socket_goes_on_where_another_ended() {
     let world = World::start().await;
     let phone = world.phone("phone-1").follows(&["order:42"]).await;

@@ -39,6 +39,16 @@ async fn a_stream_tells_what_a_poll_would_and_goes_on_with_what_comes() {
 }
 
 #[tokio::test]
+async fn data_with_line_breaks_comes_whole() {
+    let world = World::start().await;
+    let phone = world.phone("phone-1").follows(&["order:42"]).await;
+    let mut stream = phone.caught_up().await;
+    let body = "{\"feed\": \"order:42\", \"type\": \"t\", \"data\": {\n  \"lines\": [1,\r\n 2]\n}}";
+    world.post_text("/v1/events", &[("content-type", "application/json")], body).await.expect(202);
+    assert_eq!(stream.event().await.data["data"], json!({"lines": [1, 2]}));
+}
+
+#[tokio::test]
 async fn a_stream_goes_on_after_the_last_event_that_has_come() {
     let world = World::start().await;
     let phone = world.phone("phone-1").follows(&["order:42"]).await;

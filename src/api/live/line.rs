@@ -1,25 +1,24 @@
 //! What a device on a live connection is told next. It reads pages until there is nothing more, then hears of what comes, and reads again
 //! whenever it may have missed something: a poll that never ends.
 
-use std::{pin::Pin, sync::Arc};
+use std::{sync::Arc, time::Duration};
 
-use super::Caller;
+use super::{Caller, diary::Diary};
 use crate::{
     api::{
         Api,
         page::{EntryView, PushView},
         problem::{self, Result},
-        sync::Came,
     },
     domain::{
-        cursor::{self, CursorError, Scope as CursorScope},
-        device::DeviceStatus,
+        cursor::{self, CursorError, Epoch, Scope as CursorScope},
         feed::Position,
+        id::AppId,
         limits,
     },
     live::{End, Heard, Item, Purpose, Seat, Who},
     metrics::Channel,
-    store::{PageEntry, PageRequest, Paged, StoredEvent},
+    store::{self, PageEntry, PageRequest, Paged, StoredEvent},
 };
 
 /// A device's live connection.
@@ -27,31 +26,44 @@ pub struct Line {
     api: Api,
     seat: Seat,
     channel: Channel,
-    caller: Caller,
-    device: String,
+    /// The hash of the token that it came with.
+    token: String,
+    hand: Hand,
+    diary: Diary,
     /// It has been told everything up to here; `None` = nothing that is kept.
     told: Option<Position>,
+    /// What it has been given, to be noted when it comes for more.
+    given: Position,
     state: State,
     /// Whether it is told what happens in its feeds, or only that something does.
     thin: bool,
     /// What only that is to be said of.
     head: Option<Position>,
-    /// What it has been given, to be noted when it comes for more, and what it has acknowledged.
-    came: Came,
-    noting: Option<Noting>,
+}
+
+/// What a client that speaks does to its line, whatever the line is at.
+#[derive(Clone)]
+pub struct Hand {
+    api: Api,
+    app: AppId,
+    device: Arc<str>,
+    /// That it began in: in another its cursors mean something else.
+    epoch: Epoch,
+    diary: Diary,
 }
 
 /// Why a connection ends whose reader does not keep up. It may go on from its cursor.
 pub const TOO_SLOW: &str = "too-slow";
-
-type Noting = Pin<Box<dyn Future<Output = Result<u32>> + Send>>;
+const LINE_BREAKS: [char; 2] = ['\r', '\n'];
+/// When it reads again if the database cannot be asked.
+const AGAIN_AFTER: Duration = Duration::from_secs(1);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
     /// It has not said where it is.
     Wait,
-    /// It has to read.
-    Read,
+    /// It has to read; it came back with everything up to here.
+    Read(Position),
     /// It has read everything up to here, and is told so.
     CatchUp(Position),
     /// It hears of what comes.
@@ -114,59 +126,51 @@ fn event_text(stored: &StoredEvent) -> String {
 }
 
 fn text(entry: &EntryView<'_>) -> String {
-    // What has been read from JSON can be written as such.
-    serde_json::to_string(entry).unwrap_or_default()
+    // What has been read from JSON can be written as such. A backend's line breaks are kept with its data, and in JSON they are blanks;
+    // in a stream each would end a line.
+    let json = serde_json::to_string(entry).unwrap_or_default();
+    if json.contains(LINE_BREAKS) { json.replace(LINE_BREAKS, " ") } else { json }
 }
 
 impl Line {
     /// Takes a seat.
     pub async fn open(api: Api, channel: Channel, caller: Caller) -> Result<Self> {
-        let who = Who::Device(caller.poller.device, caller.token.clone());
-        let seat = api.live.join(caller.poller.app, who, Purpose::Stream(channel)).await?;
-        let device = caller.poller.device.to_string();
-        let (told, state, thin, came, noting) =
-            (None, State::Wait, false, Came { live: true, ..Came::default() }, None);
-        Ok(Self { api, seat, channel, caller, device, told, state, thin, head: None, came, noting })
+        let Caller { poller, token } = caller;
+        let (app, device, epoch) = (poller.app, poller.device, api.store.epoch());
+        let seat = api.live.join(app, Who::Device(device, token.clone()), Purpose::Stream(channel)).await?;
+        let diary = Diary::new(api.clone(), poller);
+        let hand = Hand { api: api.clone(), app, device: device.to_string().into(), epoch, diary: diary.clone() };
+        let (told, given, state, thin, head) = (None, Position(0), State::Wait, false, None);
+        Ok(Self { api, seat, channel, token, hand, diary, told, given, state, thin, head })
     }
 
     /// It begins after a cursor that it came with.
     pub fn begin(&mut self, after: Option<Position>, thin: bool) {
         // Who only hears that there is something polls for it, and by that has come as far as it has.
-        self.told = if thin { Some(after.unwrap_or(self.caller.poller.fetched)) } else { after };
-        (self.state, self.thin) = (State::Read, thin);
-        self.acknowledge(after.unwrap_or_default());
+        self.told = if thin { Some(after.unwrap_or_else(|| self.diary.poller().fetched)) } else { after };
+        (self.state, self.thin) = (State::Read(after.unwrap_or_default()), thin);
     }
 
-    /// Whether it has begun.
-    pub fn has_begun(&self) -> bool {
-        self.state != State::Wait
+    /// By which its client speaks while it is told.
+    pub fn hand(&self) -> Hand {
+        self.hand.clone()
     }
 
-    /// It has seen everything up to here.
-    pub fn acknowledge(&mut self, acked: Position) {
-        self.came.acked = self.came.acked.max(acked);
-        self.came.fetched = self.came.fetched.max(acked);
-    }
-
-    /// The position of one of its cursors.
-    pub fn open_cursor(&self, cursor: &str) -> std::result::Result<Position, CursorError> {
-        let scope = CursorScope::Sync { device: &self.device };
-        cursor::open(&self.api.secrets, &scope, self.api.store.epoch(), cursor)
-    }
-
-    /// What comes next; nothing after what is said to be the last. To ask is to have taken what came before. Nothing is lost if nobody waits for the answer.
+    /// What comes next; nothing after what is said to be the last. To ask is to have taken what came before.
     pub async fn next(&mut self) -> Told {
-        self.note();
+        if self.state != State::Wait {
+            self.diary.note(self.given, Position(0));
+        }
         loop {
             let told = match self.state {
                 State::Ended => std::future::pending().await,
                 // Aside, so that who only listens need not carry what reading takes.
-                State::Read => Box::pin(self.read()).await,
+                State::Read(acked) => Box::pin(self.read(acked)).await,
                 State::CatchUp(through) => {
                     self.state = State::Listen;
                     Ok((!self.thin).then(|| self.caught_up(through)))
                 }
-                State::Wait | State::Listen => self.listen().await,
+                State::Wait | State::Listen => Ok(self.listen().await),
             };
             match told {
                 Ok(None) => {}
@@ -176,78 +180,47 @@ impl Line {
                     }
                     return told;
                 }
-                Err(problem) => {
+                // It will pass; whoever reads is told nothing wrong meanwhile.
+                Err(error) if error.passes() => tokio::time::sleep(super::jittered(AGAIN_AFTER)).await,
+                Err(error) => {
                     self.state = State::Ended;
-                    tracing::debug!(?problem, "a live connection cannot go on");
+                    tracing::error!(%error, "a live connection cannot go on");
                     return Told::Failed;
                 }
             }
         }
     }
 
-    /// How far it has come is noted, one write after the other.
-    fn note(&mut self) {
-        let poller = &mut self.caller.poller;
-        if self.state == State::Wait
-            || self.noting.is_some()
-            || !self.api.is_news(poller, self.came.fetched, self.came.acked)
-        {
-            return;
-        }
-        let (api, before, came) = (self.api.clone(), poller.clone(), self.came);
-        // As it will be.
-        (poller.fetched, poller.acked) = (poller.fetched.max(came.fetched), poller.acked.max(came.acked));
-        poller.seen_at = api.clock.now();
-        if poller.status != DeviceStatus::Gone {
-            poller.status = DeviceStatus::Active;
-        }
-        self.noting = Some(Box::pin(async move { api.visit(&before, came).await }));
-    }
-
-    fn given(&mut self, through: Position) {
-        self.came.fetched = self.came.fetched.max(through);
-    }
-
-    /// Looks again whose token it came with; `false` if nobody's any more.
-    async fn recognise(&mut self) -> Result<bool> {
-        let Some(poller) = self.api.store.poller_of(&self.caller.token).await? else {
-            return Ok(false);
-        };
-        // What is on its way there is told already.
-        let (fetched, acked) =
-            (self.caller.poller.fetched.max(poller.fetched), self.caller.poller.acked.max(poller.acked));
-        self.caller.poller = poller;
-        (self.caller.poller.fetched, self.caller.poller.acked) = (fetched, acked);
-        Ok(true)
-    }
-
-    async fn read(&mut self) -> Result<Option<Told>> {
-        if let Some(why) = self.seat.ended() {
+    /// Reads what it has not been told, once it has come back with everything up to `acked`.
+    async fn read(&mut self, acked: Position) -> store::Result<Option<Told>> {
+        if let Some(why) = self.seat.reading() {
             return Ok(Some(ended(why)));
         }
         let limit = if self.thin { limits::PAGE_EVENTS } else { limits::PAGE_EVENTS_DEFAULT };
         let request = PageRequest { after: self.told, limit };
-        let page = match self.api.store.page(&self.caller.poller, request).await? {
+        let turn = self.api.live.turn().await;
+        let page = match self.api.store.page(&self.diary.poller(), request).await? {
             Paged::Page(page) => page,
             Paged::Expired => return Ok(Some(Told::Resync(problem::CURSOR_EXPIRED.slug))),
             Paged::Ahead => return Ok(Some(Told::Resync(problem::CURSOR_AHEAD.slug))),
         };
         let is_all = !page.has_more && self.seat.listen(&page.feeds, page.through);
         // Last, so that it is nobody else's page: a change of before it does not hear of, and of any later one it will.
-        if !self.recognise().await? {
+        let Some(poller) = self.api.store.poller_of(&self.token).await? else {
             return Ok(Some(Told::End(End::Revoked)));
-        }
+        };
+        drop(turn);
+        self.diary.renew(poller);
+        self.diary.note(acked, acked);
         let newest = page.entries.last().map(|entry| entry.position());
         self.told = Some(page.through);
-        if is_all {
-            self.state = State::CatchUp(page.through);
-        }
+        self.state = if is_all { State::CatchUp(page.through) } else { State::Read(acked) };
         if self.thin {
             // One look is enough for all that it has missed.
             self.head = newest.or(self.head);
             return Ok(if is_all { self.head.take().map(Told::Head) } else { None });
         }
-        self.given(page.through);
+        self.given = page.through;
         let entry = |entry: &PageEntry| self.entry(entry.position(), Text::Own(text(&EntryView::of(entry))));
         Ok(self.entries(page.entries.iter().map(entry).collect()))
     }
@@ -257,25 +230,12 @@ impl Line {
         (!entries.is_empty()).then_some(Told::Entries(entries))
     }
 
-    async fn listen(&mut self) -> Result<Option<Told>> {
-        let heard = loop {
-            tokio::select! {
-                biased;
-                heard = self.seat.heard() => break heard,
-                noted = noted(&mut self.noting) => {
-                    self.noting = None;
-                    match noted {
-                        Ok(missed) => self.caller.poller.missed = missed,
-                        // Should it not be noted, a push goes out that was not needed.
-                        Err(problem) => tracing::debug!(?problem, "what a live connection was given was not noted"),
-                    }
-                    self.note();
-                }
-            }
-        };
-        Ok(match heard {
+    async fn listen(&mut self) -> Option<Told> {
+        match self.seat.heard().await {
             Heard::Anew => {
-                self.state = if self.state == State::Wait { State::Wait } else { State::Read };
+                if self.state != State::Wait {
+                    self.state = State::Read(Position(0));
+                }
                 None
             }
             Heard::End(why) => Some(ended(why)),
@@ -288,13 +248,13 @@ impl Line {
                     None => None,
                     Some(newest) if self.thin => Some(Told::Head(newest)),
                     Some(newest) => {
-                        self.given(newest);
+                        self.given = newest;
                         let entry = |item: Arc<Item>| self.entry(item.stored.event.position, Text::Shared(item));
                         self.entries(items.into_iter().map(entry).collect())
                     }
                 }
             }
-        })
+        }
     }
 
     fn entry(&self, position: Position, text: Text) -> Entry {
@@ -302,14 +262,35 @@ impl Line {
     }
 
     fn cursor(&self, position: Position) -> String {
-        let scope = CursorScope::Sync { device: &self.device };
-        cursor::seal(&self.api.secrets, &scope, self.api.store.epoch(), position)
+        cursor::seal(&self.api.secrets, &self.hand.scope(), self.hand.epoch, position)
     }
 
     fn caught_up(&self, through: Position) -> Told {
-        let poller = &self.caller.poller;
+        let poller = self.diary.poller();
         let after_s = self.api.poll_after_s(&poller.settings, poller.status, poller.missed);
         Told::CaughtUp { cursor: self.cursor(through), after_s, push: PushView::of(poller.status) }
+    }
+}
+
+impl Hand {
+    /// The position of one of its cursors.
+    pub fn open_cursor(&self, cursor: &str) -> std::result::Result<Position, CursorError> {
+        cursor::open(&self.api.secrets, &self.scope(), self.api.store.epoch(), cursor)
+    }
+
+    /// It has seen everything up to here; `false` if there is nothing as far as that.
+    pub async fn acknowledge(&self, acked: Position) -> bool {
+        // What it has been given is there; else it is asked for.
+        let is_there = acked <= self.diary.poller().fetched
+            || self.api.store.counter(self.app).await.is_ok_and(|counter| acked <= counter);
+        if is_there {
+            self.diary.note(acked, acked);
+        }
+        is_there
+    }
+
+    fn scope(&self) -> CursorScope<'_> {
+        CursorScope::Sync { device: &self.device }
     }
 }
 
@@ -318,13 +299,5 @@ fn ended(why: End) -> Told {
         End::EpochChanged => Told::Resync(problem::EPOCH_CHANGED.slug),
         End::TooSlow => Told::Resync(TOO_SLOW),
         why => Told::End(why),
-    }
-}
-
-/// Waits for what is being noted, if anything is.
-async fn noted(noting: &mut Option<Noting>) -> Result<u32> {
-    match noting {
-        Some(noting) => noting.await,
-        None => std::future::pending().await,
     }
 }

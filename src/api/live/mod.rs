@@ -1,5 +1,6 @@
 //! Live channels beside the push: polls that wait, server-sent events and WebSockets, one cursor for all (contract §5, decision 14).
 
+mod diary;
 mod line;
 pub mod socket;
 pub mod stream;

@@ -17,7 +17,7 @@ use utoipa::IntoParams;
 
 use super::{
     Caller,
-    line::{Line, TOO_SLOW, Told},
+    line::{Hand, Line, TOO_SLOW, Told},
 };
 use crate::{
     api::{
@@ -36,8 +36,10 @@ const PROTOCOL: &str = "reveille.v1";
 const BEGIN: Duration = Duration::from_secs(10);
 /// How often the client is asked whether it is there.
 const PING_EVERY: Duration = Duration::from_secs(30);
-/// A client that has not been heard of for so long is gone.
-const SILENT: Duration = Duration::from_secs(75);
+/// A client that has not answered for so long is gone.
+const SILENT: Duration = Duration::from_secs(45);
+/// How long its close frame is waited for.
+const CLOSING: Duration = Duration::from_secs(2);
 /// What a frame may take to be taken.
 const SENDING: Duration = Duration::from_secs(10);
 /// The longest frame of a client, in bytes: a cursor and a few words.
@@ -121,123 +123,164 @@ type Over = Option<(u16, &'static str)>;
 
 impl Connection {
     async fn serve(mut self) {
-        if let Some((code, reason)) = self.talk().await {
-            Box::pin(self.close(code, reason)).await;
-        }
+        let over = match self.begin().await {
+            ControlFlow::Continue(()) => self.talk().await,
+            ControlFlow::Break(over) => over,
+        };
+        let Self { mut socket, line } = self;
+        // From here on it has no seat.
+        drop(line);
+        Box::pin(async move {
+            if let Some((code, reason)) = over {
+                let frame = Message::Close(Some(CloseFrame { code, reason: reason.into() }));
+                if send(&mut socket, frame).await.is_break() {
+                    return;
+                }
+            }
+            // The client's close frame, or the answer to it: then both sides know that nothing was lost.
+            let closed = async { while let Some(Ok(_)) = socket.recv().await {} };
+            timeout(CLOSING, closed).await.ok();
+        })
+        .await;
     }
 
-    async fn close(mut self, code: u16, reason: &'static str) {
-        let frame = Message::Close(Some(CloseFrame { code, reason: reason.into() }));
-        if self.send(frame).await.is_continue() {
-            // The client's own close frame; then both sides know that nothing was lost.
-            let closed = async { while let Some(Ok(_)) = self.socket.recv().await {} };
-            timeout(SENDING, closed).await.ok();
+    /// Waits until the client says where it is.
+    async fn begin(&mut self) -> ControlFlow<Over> {
+        let by = Instant::now() + BEGIN;
+        let hand = self.line.hand();
+        loop {
+            let said = tokio::select! {
+                said = self.socket.recv() => said,
+                // Only that it is over.
+                told = self.line.next() => return Box::pin(tell(&mut self.socket, told)).await,
+                () = tokio::time::sleep_until(by) => return over(close::TIMED_OUT, "timed out"),
+            };
+            match understood(said)? {
+                None => {}
+                Some(Said::Ack { .. }) => return over(close::NOT_UNDERSTOOD, "subscribe comes first"),
+                Some(Said::Subscribe { after, thin }) => {
+                    match after.map(|after| hand.open_cursor(&after)).transpose() {
+                        Ok(after) => self.line.begin(after, thin),
+                        Err(error) => Box::pin(refuse(&mut self.socket, error)).await?,
+                    }
+                    return ControlFlow::Continue(());
+                }
+            }
         }
     }
 
     async fn talk(&mut self) -> Over {
-        let begin_by = Instant::now() + BEGIN;
-        let (mut heard_at, mut ping_at) = (Instant::now(), Instant::now() + PING_EVERY);
+        let Self { socket, line } = self;
+        let hand = line.hand();
+        let (mut ping_at, mut unanswered) = (Instant::now() + PING_EVERY, None::<Instant>);
         loop {
-            let wakes_at = if self.line.has_begun() { ping_at } else { begin_by };
-            let step = tokio::select! {
-                // What has been said is heard first: who had to wait to be told has not been silent.
-                biased;
-                said = self.socket.recv() => {
-                    heard_at = Instant::now();
-                    Box::pin(self.hear(said)).await
-                }
-                // Aside, as all that is rare: so who only listens need not carry it.
-                told = self.line.next() => Box::pin(self.tell(told)).await,
-                () = tokio::time::sleep_until(wakes_at) => {
-                    if !self.line.has_begun() || heard_at.elapsed() > SILENT {
-                        ControlFlow::Break(Some((close::TIMED_OUT, "timed out")))
-                    } else {
-                        ping_at = Instant::now() + PING_EVERY;
-                        Box::pin(self.send(Message::Ping(Default::default()))).await
+            // What the client says meanwhile breaks off nothing that the line is at.
+            let next = line.next();
+            tokio::pin!(next);
+            let told = loop {
+                let step = tokio::select! {
+                    said = socket.recv() => {
+                        unanswered = None;
+                        Box::pin(hear(socket, &hand, said)).await
                     }
+                    told = &mut next => break told,
+                    () = tokio::time::sleep_until(ping_at) => {
+                        ping_at = Instant::now() + PING_EVERY;
+                        if unanswered.is_some_and(|since| since.elapsed() > SILENT) {
+                            over(close::TIMED_OUT, "timed out")
+                        } else {
+                            unanswered.get_or_insert_with(Instant::now);
+                            Box::pin(send(socket, Message::Ping(Default::default()))).await
+                        }
+                    }
+                };
+                if let ControlFlow::Break(over) = step {
+                    return over;
                 }
             };
-            if let ControlFlow::Break(over) = step {
+            // Aside, as all that is rare: so who only listens need not carry it.
+            if let ControlFlow::Break(over) = Box::pin(tell(socket, told)).await {
                 return over;
             }
         }
     }
+}
 
-    async fn hear(&mut self, said: Option<std::result::Result<Message, axum::Error>>) -> ControlFlow<Over> {
-        let not_understood = |reason| ControlFlow::Break(Some((close::NOT_UNDERSTOOD, reason)));
-        let text = match said {
-            Some(Ok(Message::Text(text))) => text,
-            Some(Ok(Message::Ping(_) | Message::Pong(_))) => return ControlFlow::Continue(()),
-            Some(Ok(Message::Binary(_))) => return not_understood("frames are JSON text"),
-            Some(Ok(Message::Close(_)) | Err(_)) | None => return ControlFlow::Break(None),
-        };
-        match serde_json::from_str(&text) {
-            Err(_) => not_understood("this is no frame of reveille.v1"),
-            Ok(Said::Subscribe { .. }) if self.line.has_begun() => not_understood("subscribe comes once"),
-            Ok(Said::Ack { .. }) if !self.line.has_begun() => not_understood("subscribe comes first"),
-            Ok(Said::Subscribe { after, thin }) => match after.map(|after| self.line.open_cursor(&after)).transpose() {
-                Ok(after) => {
-                    self.line.begin(after, thin);
-                    ControlFlow::Continue(())
-                }
-                Err(error) => self.refuse(error).await,
-            },
-            Ok(Said::Ack { cursor }) => match self.line.open_cursor(&cursor) {
-                Ok(acked) => {
-                    self.line.acknowledge(acked);
-                    ControlFlow::Continue(())
-                }
-                Err(error) => self.refuse(error).await,
-            },
-        }
+fn over<T>(code: u16, reason: &'static str) -> ControlFlow<Over, T> {
+    ControlFlow::Break(Some((code, reason)))
+}
+
+/// What a client says, if it says anything.
+fn understood(said: Option<std::result::Result<Message, axum::Error>>) -> ControlFlow<Over, Option<Said>> {
+    match said {
+        Some(Ok(Message::Text(text))) => match serde_json::from_str(&text) {
+            Ok(said) => ControlFlow::Continue(Some(said)),
+            Err(_) => over(close::NOT_UNDERSTOOD, "this is no frame of reveille.v1"),
+        },
+        Some(Ok(Message::Ping(_) | Message::Pong(_))) => ControlFlow::Continue(None),
+        Some(Ok(Message::Binary(_))) => over(close::NOT_UNDERSTOOD, "frames are JSON text"),
+        Some(Ok(Message::Close(_)) | Err(_)) | None => ControlFlow::Break(None),
     }
+}
 
-    /// A cursor leads nowhere.
-    async fn refuse(&mut self, error: CursorError) -> ControlFlow<Over> {
-        match error {
-            CursorError::Invalid => ControlFlow::Break(Some((close::NOT_UNDERSTOOD, problem::CURSOR_INVALID.slug))),
-            CursorError::EpochChanged => self.tell(Told::Resync(problem::EPOCH_CHANGED.slug)).await,
-        }
+async fn hear(
+    socket: &mut WebSocket,
+    hand: &Hand,
+    said: Option<std::result::Result<Message, axum::Error>>,
+) -> ControlFlow<Over> {
+    match understood(said)? {
+        None => ControlFlow::Continue(()),
+        Some(Said::Subscribe { .. }) => over(close::NOT_UNDERSTOOD, "subscribe comes once"),
+        Some(Said::Ack { cursor }) => match hand.open_cursor(&cursor) {
+            Ok(acked) if hand.acknowledge(acked).await => ControlFlow::Continue(()),
+            Ok(_) => tell(socket, Told::Resync(problem::CURSOR_AHEAD.slug)).await,
+            Err(error) => refuse(socket, error).await,
+        },
     }
+}
 
-    async fn tell(&mut self, told: Told) -> ControlFlow<Over> {
-        let over = |code, reason| ControlFlow::Break(Some((code, reason)));
-        match told {
-            Told::Entries(entries) => {
-                for entry in entries {
-                    // The cursor has no character that JSON would escape.
-                    let frame =
-                        format!(r#"{{"type":"event","id":"{}","event":{}}}"#, entry.cursor, entry.text.as_str());
-                    self.send(Message::text(frame)).await?;
-                }
-                ControlFlow::Continue(())
+/// A cursor leads nowhere.
+async fn refuse(socket: &mut WebSocket, error: CursorError) -> ControlFlow<Over> {
+    match error {
+        CursorError::Invalid => ControlFlow::Break(Some((close::NOT_UNDERSTOOD, problem::CURSOR_INVALID.slug))),
+        CursorError::EpochChanged => tell(socket, Told::Resync(problem::EPOCH_CHANGED.slug)).await,
+    }
+}
+
+async fn tell(socket: &mut WebSocket, told: Told) -> ControlFlow<Over> {
+    match told {
+        Told::Entries(entries) => {
+            for entry in entries {
+                // The cursor has no character that JSON would escape.
+                let frame = format!(r#"{{"type":"event","id":"{}","event":{}}}"#, entry.cursor, entry.text.as_str());
+                send(socket, Message::text(frame)).await?;
             }
-            Told::Head(head) => self.send_json(&json!({"type": "head", "head": head})).await,
-            Told::CaughtUp { cursor, after_s, push } => {
-                self.send_json(&json!({"type": "poll", "id": cursor, "after_s": after_s, "push": push})).await
-            }
-            Told::Resync(TOO_SLOW) => over(close::TOO_SLOW, TOO_SLOW),
-            Told::Resync(reason) => {
-                self.send_json(&json!({"type": "resync", "reason": reason, "snapshot": SNAPSHOT})).await?;
-                over(close::RESYNC, reason)
-            }
-            Told::End(End::Revoked) => over(close::REVOKED, "the token has ended"),
-            Told::End(End::Replaced) => over(close::REPLACED, "newer connections have taken its place"),
-            Told::End(_) => over(close::AWAY, "the relay ends: connect again"),
-            Told::Failed => over(close::FAILED, "the relay failed: connect again"),
+            ControlFlow::Continue(())
         }
-    }
-
-    async fn send_json(&mut self, frame: &Value) -> ControlFlow<Over> {
-        self.send(Message::text(frame.to_string())).await
-    }
-
-    /// One that takes nothing for long is let go: nothing could be said to it either.
-    async fn send(&mut self, message: Message) -> ControlFlow<Over> {
-        match timeout(SENDING, self.socket.send(message)).await {
-            Ok(Ok(())) => ControlFlow::Continue(()),
-            Ok(Err(_)) | Err(_) => ControlFlow::Break(None),
+        Told::Head(head) => send_json(socket, &json!({"type": "head", "head": head})).await,
+        Told::CaughtUp { cursor, after_s, push } => {
+            send_json(socket, &json!({"type": "poll", "id": cursor, "after_s": after_s, "push": push})).await
         }
+        Told::Resync(TOO_SLOW) => over(close::TOO_SLOW, TOO_SLOW),
+        Told::Resync(reason) => {
+            send_json(socket, &json!({"type": "resync", "reason": reason, "snapshot": SNAPSHOT})).await?;
+            over(close::RESYNC, reason)
+        }
+        Told::End(End::Revoked) => over(close::REVOKED, "the token has ended"),
+        Told::End(End::Replaced) => over(close::REPLACED, "newer connections have taken its place"),
+        Told::End(_) => over(close::AWAY, "the relay ends: connect again"),
+        Told::Failed => over(close::FAILED, "the relay failed: connect again"),
+    }
+}
+
+async fn send_json(socket: &mut WebSocket, frame: &Value) -> ControlFlow<Over> {
+    send(socket, Message::text(frame.to_string())).await
+}
+
+/// One that takes nothing for long is let go: nothing could be said to it either.
+async fn send(socket: &mut WebSocket, message: Message) -> ControlFlow<Over> {
+    match timeout(SENDING, socket.send(message)).await {
+        Ok(Ok(())) => ControlFlow::Continue(()),
+        Ok(Err(_)) | Err(_) => ControlFlow::Break(None),
     }
 }

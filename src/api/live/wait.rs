@@ -9,7 +9,7 @@ use axum::{
     },
     response::Response,
 };
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::jittered;
 use crate::{
@@ -18,6 +18,8 @@ use crate::{
     live::{End, Full, Heard, Live, Purpose, Seat, Who},
 };
 
+/// One whose place is taken has waited at least so long.
+const REPLACED_AFTER: Duration = Duration::from_secs(1);
 const PREFER: HeaderName = HeaderName::from_static("prefer");
 const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-applied");
 
@@ -53,6 +55,8 @@ pub enum Wait {
     Seated {
         /// Where it hears of what comes.
         seat: Seat,
+        /// When it began.
+        began: Instant,
         /// When it is answered in any case.
         until: Instant,
         /// For how long it asked to wait.
@@ -74,7 +78,7 @@ impl Wait {
             Who::Key(key) => format!("{scope} {key}"),
         };
         match live.join(app, who, Purpose::Wait(scope)).await {
-            Ok(seat) => Self::Seated { seat, until, wait_s, is_sure: false },
+            Ok(seat) => Self::Seated { seat, began: Instant::now(), until, wait_s, is_sure: false },
             Err(Full) => Self::Crowded,
         }
     }
@@ -90,7 +94,7 @@ impl Wait {
 
     /// What comes of a look: the answer, or nothing if it is to look again.
     pub async fn after(&mut self, looked: Looked) -> Result<Option<Response>> {
-        let Self::Seated { seat, until, wait_s, is_sure } = self else {
+        let Self::Seated { seat, began, until, wait_s, is_sure } = self else {
             return Ok(Some(looked.response));
         };
         if !looked.is_news && Instant::now() < *until {
@@ -100,7 +104,11 @@ impl Wait {
             }
             match timeout_at(*until, seat.heard()).await {
                 Ok(Heard::End(End::Revoked)) => return Err(auth::ended()),
-                Ok(Heard::End(End::Replaced | End::TooSlow | End::Stopping)) => {}
+                Ok(Heard::End(End::Replaced)) => {
+                    // Two who take turns at one key would else ask as fast as they can.
+                    sleep_until(*began + REPLACED_AFTER).await;
+                }
+                Ok(Heard::End(End::TooSlow | End::Stopping)) => {}
                 // Its cursor leads nowhere, or if it has none, where it always did.
                 Ok(Heard::End(End::EpochChanged)) => {
                     *until = Instant::now();

@@ -106,6 +106,11 @@ fn decisions_by_table() {
         ("online", &|s| s.grace = Grace::Begins(60), Defer(then(1), DeferReason::Online)),
         ("online, and in its grace", &|s| s.grace = Grace::Ends(then(1)), Defer(then(1), DeferReason::Online)),
         ("online, and its grace is over", &|s| s.grace = Grace::Ends(NOW), Send),
+        (
+            "online, and worth less than the grace",
+            &|s| (s.grace, s.wake.expires_at) = (Grace::Begins(60), then(1)),
+            Send,
+        ),
         ("online without grace", &|s| s.grace = Grace::Begins(0), Send),
         (
             "online, and already there",

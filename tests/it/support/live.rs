@@ -73,15 +73,20 @@ impl Stream {
 /// A block, unless it is a comment or only a field that is for the client itself.
 pub fn parse(block: &str) -> Option<Sent> {
     let mut sent = Sent { id: None, event: "message".to_owned(), data: Value::Null };
+    let mut data = Vec::new();
     for line in block.lines() {
         match line.split_once(": ").or_else(|| line.split_once(':')) {
             Some(("id", id)) => sent.id = Some(id.to_owned()),
             Some(("event", event)) => event.clone_into(&mut sent.event),
-            Some(("data", data)) => sent.data = serde_json::from_str(data).unwrap(),
+            Some(("data", line)) => data.push(line),
             _ => {}
         }
     }
-    (sent.data != Value::Null).then_some(sent)
+    if data.is_empty() {
+        return None;
+    }
+    sent.data = serde_json::from_str(&data.join("\n")).unwrap();
+    Some(sent)
 }
 
 impl Phone<'_> {
@@ -169,6 +174,13 @@ impl Socket {
                 return frame;
             }
         }
+    }
+
+    /// Closes it; answers the code that the relay answers with.
+    pub async fn close(mut self) -> u16 {
+        let frame = CloseFrame { code: 1000.into(), reason: "".into() };
+        self.0.close(Some(frame)).await.unwrap();
+        self.closed().await
     }
 
     /// The code that it is closed with.

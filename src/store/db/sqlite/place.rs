@@ -18,6 +18,8 @@ use crate::store::db::error::Result;
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long one that comes after another waits for it to be gone.
 const CLAIM_TIMEOUT: Duration = Duration::from_secs(3);
+/// What a network file system says that has nobody to keep its locks.
+const NOLCK: i32 = rustix::io::Errno::NOLCK.raw_os_error();
 /// Every statement is known to each connection: preparing one costs as much as running it.
 const STATEMENTS: usize = 500;
 /// The WAL is written back aside; should that fail, the writer does it itself at this many pages (256 MiB).
@@ -75,8 +77,10 @@ impl Place {
     /// nobody else writes (decision 11).
     pub async fn claim(&self) -> anyhow::Result<File> {
         let path = self.path.canonicalize()?;
-        let lock =
-            OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(beside(&path, "-lock"))?;
+        let path = beside(&path, "-lock");
+        // To lock a file is not to write to it: one that somebody else has made will do.
+        let lock = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&path);
+        let lock = lock.or_else(|_| File::open(&path)).with_context(|| format!("cannot open {}", path.display()))?;
         let since = Instant::now();
         loop {
             match lock.try_lock() {
@@ -88,7 +92,11 @@ impl Place {
                     "another process is at work on it: stop it first. SQLite is for one process; several share PostgreSQL (docs/scaling.md)"
                 ),
                 // There are file systems without locks; there it is up to the operator.
-                Err(TryLockError::Error(error)) if error.kind() == ErrorKind::Unsupported => return Ok(lock),
+                Err(TryLockError::Error(error))
+                    if error.kind() == ErrorKind::Unsupported || error.raw_os_error() == Some(NOLCK) =>
+                {
+                    return Ok(lock);
+                }
                 Err(TryLockError::Error(error)) => return Err(error.into()),
             }
         }
