@@ -127,6 +127,9 @@ async fn what_is_not_empty_or_not_the_same_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let used = Database::of(folder.path()).await;
     let output = migrate(world.database(), &used);
+    assert!(!output.status.success() && said(&output).contains("stop it first"), "{}", said(&output));
+    let world = world.stopped().await;
+    let output = migrate(world.database(), &used);
     assert!(
         !output.status.success() && said(&output).contains("the target is not empty: node has rows"),
         "{}",
