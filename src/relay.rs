@@ -3,7 +3,6 @@
 use std::{net::SocketAddr, time::Duration};
 
 use anyhow::Context;
-use axum::{Router, serve::ListenerExt};
 use secrecy::ExposeSecret;
 use tokio::net::TcpListener;
 use tokio_util::{
@@ -12,7 +11,7 @@ use tokio_util::{
 };
 
 use crate::{
-    api::{Api, ApiParts, Port},
+    api::{self, Api, ApiParts},
     config::{Config, Role},
     dispatch::{Dispatcher, Janitor},
     domain::{credential::AnyTokenUri, time::Clock},
@@ -104,10 +103,10 @@ impl Relay {
             dispatcher_beat: dispatches.then(|| dispatcher.heartbeat().reader()),
         });
         if let Some(admin) = config.admin_listen {
-            serve(bind(admin).await?, api.clone().admin_router(), &stop, &work);
+            api::serve(bind(admin).await?, api.clone().admin_router(), &stop, &work);
         }
         if let Some(listener) = listener {
-            serve(listener, api.router(), &stop, &work);
+            api::serve(listener, api.router(), &stop, &work);
         }
         if dispatches {
             dispatcher.run(&work, &stop);
@@ -168,17 +167,4 @@ fn public_url(config: &Config, address: Option<SocketAddr>) -> String {
 
 async fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
     TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))
-}
-
-fn serve(listener: TcpListener, router: Router, stop: &CancellationToken, work: &TaskTracker) {
-    // It is tapped so that axum knows whose address it is.
-    let listener = Port::new(listener).tap_io(|_| {});
-    let service = router.into_make_service_with_connect_info::<SocketAddr>();
-    let stop = stop.clone();
-    work.spawn(async move {
-        let served = axum::serve(listener, service).with_graceful_shutdown(stop.cancelled_owned()).await;
-        if let Err(error) = served {
-            tracing::error!(%error, "the listener failed");
-        }
-    });
 }

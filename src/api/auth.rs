@@ -1,13 +1,9 @@
 //! Who is calling: operator, app key, or device; and how often they may.
 
-use std::{
-    net::{IpAddr, SocketAddr},
-    num::NonZeroU32,
-    time::Duration,
-};
+use std::{net::IpAddr, num::NonZeroU32, time::Duration};
 
 use axum::{
-    extract::{ConnectInfo, FromRequestParts},
+    extract::FromRequestParts,
     http::{HeaderMap, HeaderName, header, request::Parts},
 };
 use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter, clock::Clock as _};
@@ -15,6 +11,7 @@ use secrecy::{ExposeSecret, SecretString};
 
 use super::{
     Api,
+    listen::Peer,
     problem::{self, Problem, Result},
 };
 use crate::{
@@ -109,7 +106,7 @@ impl FromRequestParts<Api> for Poller {
                 poller.ok_or_else(|| api.failed_authentication(parts))
             }
             // Whoever else it is may not poll.
-            _ => Caller::from_request_parts(parts, api).await.and_then(|_| Err(not_a_device())),
+            _ => Box::pin(Caller::from_request_parts(parts, api)).await.and_then(|_| Err(not_a_device())),
         }
     }
 }
@@ -137,7 +134,7 @@ pub fn ended() -> Problem {
 }
 
 fn address(parts: &Parts) -> Option<IpAddr> {
-    parts.extensions.get::<ConnectInfo<SocketAddr>>().map(|ConnectInfo(address)| address.ip())
+    parts.extensions.get::<Peer>().and_then(Peer::ip)
 }
 
 impl Api {

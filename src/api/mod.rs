@@ -44,7 +44,7 @@ use axum::{
     routing::get,
 };
 use secrecy::SecretString;
-use tower::util::{MapRequestLayer, option_layer};
+use tower::ServiceBuilder;
 use tower_http::{
     catch_panic::CatchPanicLayer,
     request_id::{MakeRequestId, PropagateRequestIdLayer, RequestId, SetRequestIdLayer},
@@ -52,7 +52,7 @@ use tower_http::{
 };
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-pub use self::listen::Port;
+pub use self::listen::serve;
 use self::{auth::Limiters, counted::CountLayer, origins::AnyOrigin, problem::Problem};
 use crate::{
     domain::{credential::AnyTokenUri, time::Clock},
@@ -225,13 +225,18 @@ fn wrap(routes: Router<Api>, api: Api) -> Router {
         .fallback(async || Problem::not_found("route"))
         .method_not_allowed_fallback(method_not_allowed)
         .with_state(api)
-        .layer(CatchPanicLayer::custom(panicked))
-        .layer(option_layer(traces::are_on().then(|| middleware::from_fn(traced::trace))))
-        .layer(CountLayer(metrics))
-        .layer(TraceLayer::new_for_http().make_span_with(span))
-        .layer(PropagateRequestIdLayer::new(REQUEST_ID))
-        .layer(SetRequestIdLayer::new(REQUEST_ID, NewRequestId))
-        .layer(MapRequestLayer::new(drop_odd_request_id))
+        // At one go, for each that the router is given is a box that a request that waits keeps. The first is the outermost.
+        .layer(
+            ServiceBuilder::new()
+                .map_request(drop_odd_request_id)
+                .layer(SetRequestIdLayer::new(REQUEST_ID, NewRequestId))
+                .layer(PropagateRequestIdLayer::new(REQUEST_ID))
+                .layer(TraceLayer::new_for_http().make_span_with(span))
+                .layer(CountLayer(metrics))
+                .option_layer(traces::are_on().then(|| middleware::from_fn(traced::trace)))
+                .map_response(|response: Response<_>| response.map(Body::new))
+                .layer(CatchPanicLayer::custom(panicked)),
+        )
 }
 
 /// Gives every request an id of ours, unless it brings one.

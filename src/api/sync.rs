@@ -15,6 +15,7 @@ use super::{
     Api,
     auth::{self, Caller},
     extract::{self, Json, Path, Query},
+    listen::Peer,
     live::wait::{self, Wait},
     page::{self, Asked, CursorProblem, Looked, PageView, SNAPSHOT},
     problem::{self, Problem, Result},
@@ -104,6 +105,7 @@ pub async fn sync(
     poller: Poller,
     Query(query): Query<SyncQuery>,
     headers: HeaderMap,
+    peer: Peer,
 ) -> Result<Response> {
     api.limiters.poll(poller.device)?;
     if wait::asked(&headers).is_none() {
@@ -112,17 +114,28 @@ pub async fn sync(
     // Aside, so that a poll that does not wait need not carry what waiting takes.
     let kept = wait::kept(&headers);
     drop(headers);
-    Box::pin(sync_in_time(api, poller, query, kept)).await
+    Box::pin(sync_in_time(api, poller, query, kept, peer)).await
 }
 
 /// The same for a poll that waits.
-async fn sync_in_time(api: Api, mut poller: Poller, query: SyncQuery, headers: HeaderMap) -> Result<Response> {
+async fn sync_in_time(
+    api: Api,
+    mut poller: Poller,
+    query: SyncQuery,
+    headers: HeaderMap,
+    peer: Peer,
+) -> Result<Response> {
     let who = auth::token_hash(&headers).map(|token| (Who::Device(poller.device, token), "sync".to_owned()));
-    let mut wait = Box::pin(Wait::begin(&api.live, &headers, poller.app, who)).await;
+    let mut wait = Box::pin(Wait::begin(&api.live, &headers, poller.app, who, peer)).await;
     loop {
         let looked = Box::pin(api.look(&poller, &query, &headers, wait.look())).await?;
-        if let Some(response) = wait.after(looked).await? {
-            return Ok(response);
+        if wait.is_over(&looked) {
+            return Ok(wait.end(looked.response));
+        }
+        let hears_all = wait.listen(&looked);
+        drop(looked);
+        if hears_all {
+            wait.hear().await?;
         }
         poller = Box::pin(api.poller(&headers)).await?.ok_or_else(auth::ended)?;
     }
@@ -153,6 +166,7 @@ pub async fn feed(
     Path(feed): Path<FeedName>,
     Query(query): Query<SyncQuery>,
     headers: HeaderMap,
+    peer: Peer,
 ) -> Result<Response> {
     if let Caller::Device(device) = &caller {
         api.limiters.poll(device.id)?;
@@ -162,7 +176,7 @@ pub async fn feed(
     }
     let kept = wait::kept(&headers);
     drop(headers);
-    Box::pin(feed_in_time(api, caller, feed, query, kept)).await
+    Box::pin(feed_in_time(api, caller, feed, query, kept, peer)).await
 }
 
 /// The same for a poll that waits.
@@ -172,6 +186,7 @@ async fn feed_in_time(
     feed: FeedName,
     query: SyncQuery,
     headers: HeaderMap,
+    peer: Peer,
 ) -> Result<Response> {
     let app = match &caller {
         Caller::Device(device) => device.app,
@@ -183,11 +198,16 @@ async fn feed_in_time(
         Caller::Operator(_) => None,
     };
     let who = who.map(|who| (who, format!("feed {feed}")));
-    let mut wait = Box::pin(Wait::begin(&api.live, &headers, app, who)).await;
+    let mut wait = Box::pin(Wait::begin(&api.live, &headers, app, who, peer)).await;
     loop {
         let looked = Box::pin(api.look_at_feed(caller, &feed, &query, &headers, wait.look())).await?;
-        if let Some(response) = wait.after(looked).await? {
-            return Ok(response);
+        if wait.is_over(&looked) {
+            return Ok(wait.end(looked.response));
+        }
+        let hears_all = wait.listen(&looked);
+        drop(looked);
+        if hears_all {
+            wait.hear().await?;
         }
         caller = Box::pin(api.caller(&headers)).await?.ok_or_else(auth::ended)?;
     }
@@ -285,7 +305,8 @@ impl Api {
                 return Ok(Looked { response, is_news: false, feeds: Vec::new(), through: known.newest });
             }
         }
-        let page = match self.store.page(poller, PageRequest { after, limit }).await? {
+        // Aside, so that a poll that brings nothing need not carry what reading takes.
+        let page = match Box::pin(self.store.page(poller, PageRequest { after, limit })).await? {
             Paged::Page(page) => page,
             Paged::Expired => return Err(page::gone(problem::CURSOR_EXPIRED, SNAPSHOT)),
             Paged::Ahead => return Err(page::gone(problem::CURSOR_AHEAD, SNAPSHOT)),
@@ -317,7 +338,7 @@ impl Api {
         let (id, snapshot) = (app.to_string(), page::feed_snapshot(feed));
         let scope = CursorScope::Feed { app: &id, feed };
         let after = self.open_cursor(&scope, query.after.as_deref(), &snapshot)?;
-        let found = self.store.feed_page(app, feed, reader, PageRequest { after, limit }).await?;
+        let found = Box::pin(self.store.feed_page(app, feed, reader, PageRequest { after, limit })).await?;
         let found = found.ok_or_else(|| Problem::not_found("feed"))?;
         let page = match found.paged {
             Paged::Page(page) => page,
@@ -344,7 +365,7 @@ impl Api {
         if self.is_news(poller, fetched, acked) {
             let fetched = fetched.max(acked);
             let visit = Visit { app: poller.app, device: poller.device, fetched, acked, wake, live };
-            return Ok(self.store.visit(visit).await?.missed);
+            return Ok(Box::pin(self.store.visit(visit)).await?.missed);
         }
         Ok(poller.missed)
     }

@@ -209,8 +209,8 @@ impl Seat {
         self.place.reading()
     }
 
-    /// It has been answered, and is likely to ask again at once.
-    pub fn may_return(&mut self) {
+    /// It ends with an answer, and is likely to ask again at once.
+    pub fn may_return(mut self) {
         self.may_return = true;
     }
 }

@@ -163,12 +163,16 @@ impl Store {
 
     /// The same for a token that is known by its hash only.
     pub async fn poller_of(&self, hash: &str) -> Result<Option<Poller>> {
-        let now = self.inner.clock.now();
-        let key = secret::start_of(hash);
-        let memory = self.inner.memory.as_ref();
-        if let Some(poller) = memory.and_then(|memory| memory.recall(key, now)) {
+        let (now, key) = (self.inner.clock.now(), secret::start_of(hash));
+        if let Some(poller) = self.inner.memory.as_ref().and_then(|memory| memory.recall(key, now)) {
             return Ok(Some(poller));
         }
+        // Aside, so that who is known need not carry what asking takes.
+        Box::pin(self.read_poller(hash, key, now)).await
+    }
+
+    async fn read_poller(&self, hash: &str, key: u128, now: Timestamp) -> Result<Option<Poller>> {
+        let memory = self.inner.memory.as_ref();
         let as_of = memory.map_or(0, |memory| memory.marks.now());
         let sql = "select t.used_at, t.created_at, t.expires_at, d.app_id, d.id, d.status, d.fetched, d.acked, d.missed, d.seen_at,
                        a.overrides

@@ -23,6 +23,7 @@ use crate::{
     api::{
         Api,
         extract::{Query, header},
+        listen::Peer,
         page::{CursorProblem, SNAPSHOT},
         problem::{self, Problem, Result},
     },
@@ -77,6 +78,7 @@ pub async fn stream(
     caller: Caller,
     Query(query): Query<StreamQuery>,
     headers: HeaderMap,
+    peer: Peer,
 ) -> Result<Response> {
     api.limiters.poll(caller.poller.device)?;
     let ping = query.ping.unwrap_or(*limits::PING_S.start());
@@ -103,6 +105,7 @@ pub async fn stream(
     let mut line = Line::open(api, Channel::Sse, caller).await?;
     line.begin(after, query.thin);
     let told = Telling { line, next: VecDeque::from([first]), is_over: false };
+    peer.waits();
     Ok(sse(stream::unfold(told, Telling::tell), ping))
 }
 

@@ -13,7 +13,7 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::jittered;
 use crate::{
-    api::{auth, page, page::Looked, problem::Result, sync::Look},
+    api::{auth, listen::Peer, page, page::Looked, problem::Result, sync::Look},
     domain::{id::AppId, limits},
     live::{End, Full, Heard, Live, Purpose, Seat, Who},
 };
@@ -35,14 +35,15 @@ pub fn asked(headers: &HeaderMap) -> Option<u64> {
 /// What a poll that waits needs of its headers, in a copy: they lie in what has been read of the connection, and keep all of that.
 pub fn kept(headers: &HeaderMap) -> HeaderMap {
     let needed = [AUTHORIZATION, IF_NONE_MATCH, PREFER];
-    let of = |name: &HeaderName| {
-        headers
-            .get_all(name)
-            .iter()
-            .filter_map(|value| HeaderValue::from_bytes(value.as_bytes()).ok())
-            .collect::<Vec<_>>()
-    };
-    needed.into_iter().flat_map(|name| of(&name).into_iter().map(move |value| (name.clone(), value))).collect()
+    let mut kept = HeaderMap::with_capacity(needed.len());
+    for name in needed {
+        for value in headers.get_all(&name) {
+            if let Ok(value) = HeaderValue::from_bytes(value.as_bytes()) {
+                kept.append(&name, value);
+            }
+        }
+    }
+    kept
 }
 
 /// A poll that waits, or does not.
@@ -55,6 +56,8 @@ pub enum Wait {
     Seated {
         /// Where it hears of what comes.
         seat: Seat,
+        /// Who asks.
+        peer: Peer,
         /// When it began.
         began: Instant,
         /// When it is answered in any case.
@@ -68,7 +71,7 @@ pub enum Wait {
 
 impl Wait {
     /// Takes a seat for a poll that asks to wait. It sits before it looks, so that nothing falls in between. Of each scope one waits.
-    pub async fn begin(live: &Live, headers: &HeaderMap, app: AppId, who: Option<(Who, String)>) -> Self {
+    pub async fn begin(live: &Live, headers: &HeaderMap, app: AppId, who: Option<(Who, String)>, peer: Peer) -> Self {
         let Some((wait_s, (who, scope))) = asked(headers).zip(who) else {
             return Self::No;
         };
@@ -78,7 +81,7 @@ impl Wait {
             Who::Key(key) => format!("{scope} {key}"),
         };
         match live.join(app, who, Purpose::Wait(scope)).await {
-            Ok(seat) => Self::Seated { seat, began: Instant::now(), until, wait_s, is_sure: false },
+            Ok(seat) => Self::Seated { seat, peer, began: Instant::now(), until, wait_s, is_sure: false },
             Err(Full) => Self::Crowded,
         }
     }
@@ -92,37 +95,47 @@ impl Wait {
         }
     }
 
-    /// What comes of a look: the answer, or nothing if it is to look again.
-    pub async fn after(&mut self, looked: Looked) -> Result<Option<Response>> {
-        let Self::Seated { seat, began, until, wait_s, is_sure } = self else {
-            return Ok(Some(looked.response));
-        };
-        if !looked.is_news && Instant::now() < *until {
-            let hears_all = seat.listen(&looked.feeds, looked.through);
-            if !hears_all || !std::mem::replace(is_sure, true) {
-                return Ok(None);
+    /// Whether what has been looked at is the answer.
+    pub fn is_over(&self, looked: &Looked) -> bool {
+        match self {
+            Self::No | Self::Crowded => true,
+            Self::Seated { until, .. } => looked.is_news || Instant::now() >= *until,
+        }
+    }
+
+    /// It is answered.
+    pub fn end(self, mut response: Response) -> Response {
+        if let Self::Seated { seat, wait_s, .. } = self {
+            seat.may_return();
+            if let Ok(applied) = HeaderValue::from_str(&format!("wait={wait_s}")) {
+                response.headers_mut().insert(PREFERENCE_APPLIED, applied);
             }
-            match timeout_at(*until, seat.heard()).await {
-                Ok(Heard::End(End::Revoked)) => return Err(auth::ended()),
-                Ok(Heard::End(End::Replaced)) => {
+        }
+        response
+    }
+
+    /// It goes on listening after a look that brought nothing. Whether it has missed nothing, and may do so without another.
+    pub fn listen(&mut self, looked: &Looked) -> bool {
+        let Self::Seated { seat, is_sure, .. } = self else { return false };
+        let hears_all = seat.listen(&looked.feeds, looked.through);
+        hears_all && std::mem::replace(is_sure, true)
+    }
+
+    /// Waits until there is something to look at, or it is time. However it ends, its cursor is to be as new as can be.
+    pub async fn hear(&mut self) -> Result<()> {
+        let Self::Seated { seat, peer, began, until, .. } = self else { return Ok(()) };
+        peer.waits();
+        match timeout_at(*until, seat.heard()).await {
+            Ok(Heard::End(End::Revoked)) => return Err(auth::ended()),
+            Ok(Heard::End(why)) => {
+                if why == End::Replaced {
                     // Two who take turns at one key would else ask as fast as they can.
                     sleep_until(*began + REPLACED_AFTER).await;
                 }
-                Ok(Heard::End(End::TooSlow | End::Stopping)) => {}
-                // Its cursor leads nowhere, or if it has none, where it always did.
-                Ok(Heard::End(End::EpochChanged)) => {
-                    *until = Instant::now();
-                    return Ok(None);
-                }
-                // Its last look as well: its cursor is to be as new as can be.
-                Ok(Heard::Events(_) | Heard::Anew) | Err(_) => return Ok(None),
+                *until = Instant::now();
             }
+            Ok(Heard::Events(_) | Heard::Anew) | Err(_) => {}
         }
-        seat.may_return();
-        let mut response = looked.response;
-        if let Ok(applied) = HeaderValue::from_str(&format!("wait={wait_s}")) {
-            response.headers_mut().insert(PREFERENCE_APPLIED, applied);
-        }
-        Ok(Some(response))
+        Ok(())
     }
 }
