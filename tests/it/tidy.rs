@@ -27,7 +27,7 @@ const FLOORS: &[(&str, &[&str])] = &[
 const CRATES: &[(&str, &[&str])] = &[
     ("sqlx", &["store"]),
     ("rusqlite", &["store"]),
-    ("axum", &["api", "sim", "relay"]),
+    ("axum", &["api", "sim"]),
     ("reqwest", &["transport", "sim", "cli"]),
     ("hyper::client", &["transport", "sim", "cli"]),
     ("hyper_util::client", &["transport", "sim", "cli"]),

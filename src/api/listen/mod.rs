@@ -1,6 +1,8 @@
 //! Where connections come in: HTTP/1.1 and HTTP/2 without TLS, by hyper. Who waits on HTTP/1.1 is set aside meanwhile (decision 15).
 
 mod aside;
+#[cfg(test)]
+mod tests;
 mod wire;
 
 use std::{
@@ -11,7 +13,12 @@ use std::{
     task::{Context, Poll},
 };
 
-use axum::{Router, response::Response, serve::Listener};
+use axum::{
+    Router,
+    http::{HeaderValue, header::CONNECTION},
+    response::Response,
+    serve::Listener,
+};
 use hyper::server::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::net::{TcpListener, TcpStream};
@@ -72,11 +79,15 @@ impl Connection {
             wire = wire_again;
             match waiting {
                 Waiting::Answer(coming) => {
-                    tokio::select! {
-                        come = coming => answer = Some(come),
+                    let mut come = tokio::select! {
+                        come = coming => come,
                         gone = wire.gone() => return Err(gone.into()),
+                    };
+                    if self.stop.is_cancelled() {
+                        come.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
                     }
                     wire.unread(ASKED_BEFORE);
+                    answer = Some(come);
                 }
                 Waiting::Body(body) => aside::tell(&mut wire, body).await?,
             }
