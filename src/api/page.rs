@@ -1,7 +1,6 @@
 //! Pages as they are answered: their JSON, their entity tags, and the cursors that lead from one to the next.
 
 use axum::{
-    Json as Body,
     http::{HeaderMap, HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
@@ -38,6 +37,7 @@ pub struct CursorProblem {
 #[derive(Debug, Clone, Copy)]
 pub struct NothingNew;
 
+const JSON: HeaderValue = HeaderValue::from_static("application/json");
 /// Where a device's own snapshot is.
 pub const SNAPSHOT: &str = "/v1/sync/snapshot";
 
@@ -82,29 +82,24 @@ impl Api {
         let is_minimal = preferences(headers).any(|word| word.eq_ignore_ascii_case("return=minimal"));
         // A device that is to register again is told so by every poll, and a 204 cannot say it.
         let nothing_to_say = page.entries.is_empty() && poller.is_none_or(|poller| poller.status != DeviceStatus::Gone);
-        let mut is_news = !page.entries.is_empty();
-        let response =
-            if names(headers, &tag) || header(headers, "if-none-match").is_some_and(|tags| tags.trim() == "*") {
-                is_news = false;
-                StatusCode::NOT_MODIFIED.into_response()
-            } else if is_minimal && nothing_to_say {
-                StatusCode::NO_CONTENT.into_response()
-            } else {
-                let body = PageView {
-                    events: page.entries.iter().map(EntryView::of).collect(),
-                    next: cursor::seal(&self.secrets, &asked.scope, self.store.epoch(), page.through),
-                    through: page.through,
-                    has_more: page.has_more,
-                    poll: PollView { after_s },
-                    push: poller.map(|poller| PushView::of(poller.status)),
-                };
-                let mut response = Body(body).into_response();
-                if page.entries.is_empty() {
-                    response.extensions_mut().insert(NothingNew);
-                }
-                response
+        let says = if names(headers, &tag) || header(headers, "if-none-match").is_some_and(|tags| tags.trim() == "*") {
+            Says::NotModified
+        } else if is_minimal && nothing_to_say {
+            Says::NoContent
+        } else {
+            let view = PageView {
+                events: page.entries.iter().map(EntryView::of).collect(),
+                next: cursor::seal(&self.secrets, &asked.scope, self.store.epoch(), page.through),
+                through: page.through,
+                has_more: page.has_more,
+                poll: PollView { after_s },
+                push: poller.map(|poller| PushView::of(poller.status)),
             };
-        Looked { response: in_a_poll(response, &tag, after_s), is_news, feeds: page.feeds, through: page.through }
+            let is_news = !page.entries.is_empty();
+            // What has been read from JSON can be written as such.
+            Says::Page { json: serde_json::to_vec(&view).unwrap_or_default(), is_news }
+        };
+        Looked { says, tag, after_s, feeds: page.feeds, through: page.through }
     }
 }
 
@@ -121,17 +116,61 @@ pub struct Asked<'a> {
     pub limit: usize,
 }
 
-/// The answer to a poll, and what it was made of.
+/// What a poll is answered, and what that was made of: not yet a response, for a poll that waits keeps it.
 #[derive(Debug)]
 pub struct Looked {
-    /// The answer.
-    pub response: Response,
-    /// Whether it brings anything.
-    pub is_news: bool,
+    /// What it says.
+    pub says: Says,
+    /// The page's entity tag.
+    pub tag: String,
+    /// When to come again, in seconds.
+    pub after_s: u32,
     /// The feeds that have been looked at, …
     pub feeds: Vec<FeedName>,
     /// … up to here.
     pub through: Position,
+}
+
+/// What a poll is told.
+#[derive(Debug)]
+pub enum Says {
+    /// The page that it names is as it was.
+    NotModified,
+    /// There is nothing, and it would rather not read so.
+    NoContent,
+    /// A page, and whether there is anything on it.
+    Page { json: Vec<u8>, is_news: bool },
+}
+
+impl Looked {
+    /// Whether it brings anything.
+    pub fn is_news(&self) -> bool {
+        matches!(self.says, Says::Page { is_news: true, .. })
+    }
+}
+
+impl IntoResponse for Looked {
+    fn into_response(self) -> Response {
+        let is_empty = matches!(self.says, Says::Page { is_news: false, .. });
+        let mut response = match self.says {
+            Says::NotModified => StatusCode::NOT_MODIFIED.into_response(),
+            Says::NoContent => StatusCode::NO_CONTENT.into_response(),
+            Says::Page { json, .. } => ([(header::CONTENT_TYPE, JSON)], json).into_response(),
+        };
+        if is_empty {
+            response.extensions_mut().insert(NothingNew);
+        }
+        let headers = response.headers_mut();
+        if headers.get(header::CONTENT_TYPE).is_none() {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from(self.after_s));
+        }
+        if let Ok(tag) = HeaderValue::from_str(&self.tag) {
+            headers.insert(header::ETAG, tag);
+        }
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("private, no-cache"));
+        headers.insert(header::VARY, HeaderValue::from_static("Authorization"));
+        response
+    }
 }
 
 /// What a request would like (RFC 7240).
@@ -145,20 +184,6 @@ pub fn names(headers: &HeaderMap, tag: &str) -> bool {
     let opaque = tag.trim_start_matches("W/");
     header(headers, "if-none-match")
         .is_some_and(|tags| tags.split(',').any(|tag| tag.trim().trim_start_matches("W/") == opaque))
-}
-
-/// An answer to a poll, with the headers that all of them have; one without a body says by header when to come again.
-pub fn in_a_poll(mut response: Response, tag: &str, after_s: u32) -> Response {
-    let headers = response.headers_mut();
-    if headers.get(header::CONTENT_TYPE).is_none() {
-        headers.insert(header::RETRY_AFTER, HeaderValue::from(after_s));
-    }
-    if let Ok(tag) = HeaderValue::from_str(tag) {
-        headers.insert(header::ETAG, tag);
-    }
-    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("private, no-cache"));
-    headers.insert(header::VARY, HeaderValue::from_static("Authorization"));
-    response
 }
 
 /// A page of a poll.

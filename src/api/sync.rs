@@ -17,7 +17,7 @@ use super::{
     extract::{self, Json, Path, Query},
     listen::Peer,
     live::wait::{self, Wait},
-    page::{self, Asked, CursorProblem, Looked, PageView, SNAPSHOT},
+    page::{self, Asked, CursorProblem, Looked, PageView, SNAPSHOT, Says},
     problem::{self, Problem, Result},
 };
 use crate::{
@@ -109,7 +109,7 @@ pub async fn sync(
 ) -> Result<Response> {
     api.limiters.poll(poller.device)?;
     if wait::asked(&headers).is_none() {
-        return Ok(api.look(&poller, &query, &headers, Look::Once).await?.response);
+        return Ok(api.look(&poller, &query, &headers, Look::Once).await?.into_response());
     }
     // Aside, so that a poll that does not wait need not carry what waiting takes.
     let kept = wait::kept(&headers);
@@ -129,13 +129,8 @@ async fn sync_in_time(
     let mut wait = Box::pin(Wait::begin(&api.live, &headers, poller.app, who, peer)).await;
     loop {
         let looked = Box::pin(api.look(&poller, &query, &headers, wait.look())).await?;
-        if wait.is_over(&looked) {
-            return Ok(wait.end(looked.response));
-        }
-        let hears_all = wait.listen(&looked);
-        drop(looked);
-        if hears_all {
-            wait.hear().await?;
+        if wait.is_over(&looked) || wait.listen(&looked) && wait.hear().await? {
+            return Ok(wait.end(looked));
         }
         poller = Box::pin(api.poller(&headers)).await?.ok_or_else(auth::ended)?;
     }
@@ -172,7 +167,7 @@ pub async fn feed(
         api.limiters.poll(device.id)?;
     }
     if wait::asked(&headers).is_none() {
-        return Ok(api.look_at_feed(caller, &feed, &query, &headers, Look::Once).await?.response);
+        return Ok(api.look_at_feed(caller, &feed, &query, &headers, Look::Once).await?.into_response());
     }
     let kept = wait::kept(&headers);
     drop(headers);
@@ -201,13 +196,8 @@ async fn feed_in_time(
     let mut wait = Box::pin(Wait::begin(&api.live, &headers, app, who, peer)).await;
     loop {
         let looked = Box::pin(api.look_at_feed(caller, &feed, &query, &headers, wait.look())).await?;
-        if wait.is_over(&looked) {
-            return Ok(wait.end(looked.response));
-        }
-        let hears_all = wait.listen(&looked);
-        drop(looked);
-        if hears_all {
-            wait.hear().await?;
+        if wait.is_over(&looked) || wait.listen(&looked) && wait.hear().await? {
+            return Ok(wait.end(looked));
         }
         caller = Box::pin(api.caller(&headers)).await?.ok_or_else(auth::ended)?;
     }
@@ -301,8 +291,7 @@ impl Api {
             let tag = self.tag(&asked, Some(poller), known.state);
             if page::names(headers, &tag) && !self.is_news(poller, fetched, acked) {
                 let after_s = self.poll_after_s(&poller.settings, poller.status, poller.missed);
-                let response = page::in_a_poll(StatusCode::NOT_MODIFIED.into_response(), &tag, after_s);
-                return Ok(Looked { response, is_news: false, feeds: Vec::new(), through: known.newest });
+                return Ok(Looked { says: Says::NotModified, tag, after_s, feeds: Vec::new(), through: known.newest });
             }
         }
         // Aside, so that a poll that brings nothing need not carry what reading takes.

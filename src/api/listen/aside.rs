@@ -3,6 +3,7 @@
 
 use std::{
     convert::Infallible,
+    future::poll_fn,
     net::{IpAddr, SocketAddr},
     pin::Pin,
     sync::{
@@ -16,23 +17,24 @@ use axum::{
     Router,
     body::{Body, Bytes, HttpBody},
     extract::FromRequestParts,
-    http::{HeaderMap, Method, Request, Version, header::CONNECTION, request::Parts},
+    http::{
+        Method, Request, Version,
+        header::{CONNECTION, CONTENT_LENGTH, TRAILER, TRANSFER_ENCODING},
+        request::Parts,
+    },
     response::Response,
 };
-use futures_util::{FutureExt as _, StreamExt as _, future::BoxFuture};
-use hyper::{
-    body::{Frame, Incoming, SizeHint},
-    upgrade::OnUpgrade,
-};
-use tokio::{io::AsyncWriteExt as _, task::yield_now};
+use futures_util::{FutureExt as _, future::BoxFuture};
+use hyper::body::{Frame, Incoming, SizeHint};
+use tokio::{io::AsyncWriteExt as _, time::timeout};
 use tower::Service as _;
 
-use super::wire::Wire;
+use super::wire::{STUCK, Wire};
 
-/// So much of what a body gives at once is sent at once.
-const AT_ONCE: usize = 64;
+/// So many bytes of a body are sent at once, and one frame more.
+const AT_ONCE: usize = 16 * 1024;
 
-/// Who has sent a request, and over what.
+/// Who has sent a request; and its connection, as far as a handler has a say in it.
 #[derive(Debug, Clone, Default)]
 pub struct Peer {
     address: Option<SocketAddr>,
@@ -45,7 +47,8 @@ impl Peer {
         self.address.map(|address| address.ip())
     }
 
-    /// From here on the request waits, or what it is answered does. What it takes meanwhile is worth saving.
+    /// From here on the request waits, or what it is answered does: what its connection takes meanwhile is worth saving. It sees to it itself
+    /// that it ends when the relay does.
     pub fn waits(&self) {
         if let Some(waits) = &self.waits {
             waits.store(true, Ordering::Relaxed);
@@ -61,25 +64,24 @@ impl<S: Sync> FromRequestParts<S> for Peer {
     }
 }
 
-/// What is taken out of hyper.
+/// What goes on without hyper. Whether it is the last of its connection, the client has said.
 pub enum Waiting {
     /// The answer to a request.
-    Answer(BoxFuture<'static, Response>),
-    /// The rest of an answer, in chunks (RFC 9112 §7.1).
-    Body(Body),
+    Answer { coming: BoxFuture<'static, Response>, is_last: bool },
+    /// The rest of an answer whose beginning hyper has sent, in chunks (RFC 9112 §7.1).
+    Body { rest: Body, is_last: bool },
 }
 
-/// What is to become of a connection that hyper is at.
+/// Where it lies until hyper has been left.
 #[derive(Clone, Default)]
-pub struct Aside {
+pub struct Handover {
     waiting: Arc<Mutex<Option<Waiting>>>,
     /// Said by the handler; it does not know of the rest, or what lies here would keep itself.
     waits: Arc<AtomicBool>,
-    is_upgrade: Arc<AtomicBool>,
 }
 
-impl Aside {
-    /// What waits, to be gone on with without hyper.
+impl Handover {
+    /// What is to go on without hyper.
     pub fn take(&self) -> Option<Waiting> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
@@ -87,95 +89,89 @@ impl Aside {
     fn put(&self, waiting: Waiting) {
         *self.waiting.lock().unwrap_or_else(PoisonError::into_inner) = Some(waiting);
     }
-
-    /// Whether it may become something else than HTTP.
-    pub fn is_upgrade(&self) -> bool {
-        self.is_upgrade.load(Ordering::Relaxed)
-    }
-
-    fn is_waiting(&self) -> bool {
-        self.waits.load(Ordering::Relaxed)
-    }
 }
 
 /// A router, for one connection.
-pub struct Answers {
+pub struct Routes {
     router: Router,
     address: SocketAddr,
-    /// Only HTTP/1.1 can be set aside.
-    aside: Option<Aside>,
-    /// To the first request: it waited for that.
+    /// Only HTTP/1.1 is ever left.
+    handover: Option<Handover>,
+    /// What the first request is answered, if it stands in for one that has waited.
     answer: Mutex<Option<Response>>,
 }
 
-impl Answers {
+impl Routes {
     pub fn new(router: Router, address: SocketAddr) -> Self {
-        Self { router, address, aside: None, answer: Mutex::default() }
+        Self { router, address, handover: None, answer: Mutex::default() }
     }
 
-    pub fn set_aside(self, aside: Aside, answer: Option<Response>) -> Self {
-        Self { aside: Some(aside), answer: Mutex::new(answer), ..self }
+    pub fn with_handover(self, handover: Handover, answer: Option<Response>) -> Self {
+        Self { handover: Some(handover), answer: Mutex::new(answer), ..self }
     }
 }
 
-impl hyper::service::Service<Request<Incoming>> for Answers {
-    type Response = Response<Answered>;
+impl hyper::service::Service<Request<Incoming>> for Routes {
+    type Response = Response<AnswerBody>;
     type Error = Infallible;
-    type Future = Answering;
+    type Future = AnswerFuture;
 
-    fn call(&self, mut request: Request<Incoming>) -> Answering {
+    fn call(&self, mut request: Request<Incoming>) -> AnswerFuture {
         if let Some(answer) = self.answer.lock().unwrap_or_else(PoisonError::into_inner).take() {
-            return Answering { answer: Some(std::future::ready(answer).boxed()), aside: None };
+            return AnswerFuture { coming: Some(std::future::ready(answer).boxed()), leave: None };
         }
-        let is_upgrade = request.extensions().get::<OnUpgrade>().is_some();
-        if let Some(aside) = &self.aside {
-            aside.waits.store(false, Ordering::Relaxed);
-            aside.is_upgrade.fetch_or(is_upgrade, Ordering::Relaxed);
-        }
-        let aside = self.aside.clone().filter(|aside| !aside.is_upgrade() && can_wait(&request));
-        let waits = aside.as_ref().map(|aside| Arc::clone(&aside.waits));
+        let leave = self.handover.clone().filter(|_| can_wait(&request)).map(|handover| {
+            handover.waits.store(false, Ordering::Relaxed);
+            Leave { handover, is_last: is_last(&request) }
+        });
+        let waits = leave.as_ref().map(|leave| Arc::clone(&leave.handover.waits));
         request.extensions_mut().insert(Peer { address: Some(self.address), waits });
-        let answer = self.router.clone().call(request).map(|Ok(answer)| answer);
-        // Whoever polls hyper has to learn of an upgrade before hyper is through.
-        let answer = if is_upgrade { yield_now().then(|()| answer).boxed() } else { answer.boxed() };
-        Answering { answer: Some(answer), aside }
+        let coming = self.router.clone().call(request).map(|Ok(answer)| answer);
+        AnswerFuture { coming: Some(coming.boxed()), leave }
     }
 }
 
-/// Whether nothing of a request would be lost with hyper, and the connection is to be kept after it.
+/// Whether hyper would answer a request as we do, without anything that would be lost with hyper.
 fn can_wait(request: &Request<Incoming>) -> bool {
-    let is_last = |headers: &HeaderMap| {
-        let mut options =
-            headers.get_all(CONNECTION).iter().flat_map(|value| value.as_bytes().split(|byte| *byte == b','));
-        options.any(|option| option.trim_ascii().eq_ignore_ascii_case(b"close"))
-    };
-    request.version() == Version::HTTP_11
-        && request.method() == Method::GET
-        && request.body().is_end_stream()
-        && !is_last(request.headers())
+    request.version() == Version::HTTP_11 && request.method() == Method::GET && request.body().is_end_stream()
+}
+
+fn is_last(request: &Request<Incoming>) -> bool {
+    let options =
+        request.headers().get_all(CONNECTION).iter().flat_map(|value| value.as_bytes().split(|byte| *byte == b','));
+    options.map(<[u8]>::trim_ascii).any(|option| option.eq_ignore_ascii_case(b"close"))
+}
+
+/// How a request that waits leaves hyper.
+struct Leave {
+    handover: Handover,
+    is_last: bool,
 }
 
 /// An answer that is coming.
-pub struct Answering {
-    answer: Option<BoxFuture<'static, Response>>,
-    aside: Option<Aside>,
+pub struct AnswerFuture {
+    /// Nothing, once it comes without hyper.
+    coming: Option<BoxFuture<'static, Response>>,
+    leave: Option<Leave>,
 }
 
-impl Future for Answering {
-    type Output = Result<Response<Answered>, Infallible>;
+impl Future for AnswerFuture {
+    type Output = Result<Response<AnswerBody>, Infallible>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        // What has been set aside is no longer waited for here.
         let this = &mut *self;
-        let Some(answer) = &mut this.answer else { return Poll::Pending };
-        match (answer.poll_unpin(context), this.aside.take_if(|aside| aside.is_waiting())) {
-            (Poll::Ready(answer), aside) => Poll::Ready(Ok(answer.map(|body| Answered {
-                aside: aside.filter(|_| body.size_hint().exact().is_none()),
-                body: Some(body),
-            }))),
-            (Poll::Pending, Some(aside)) => {
-                if let Some(answer) = this.answer.take() {
-                    aside.put(Waiting::Answer(answer));
+        let Some(coming) = &mut this.coming else { return Poll::Pending };
+        let polled = coming.poll_unpin(context);
+        // By now it has said whether it waits.
+        let leave = this.leave.take_if(|leave| leave.handover.waits.load(Ordering::Relaxed));
+        match (polled, leave) {
+            (Poll::Ready(answer), leave) => {
+                let leave = leave.filter(|_| is_chunked(&answer));
+                Poll::Ready(Ok(answer.map(|body| AnswerBody { body: Some(body), leave })))
+            }
+            (Poll::Pending, Some(Leave { handover, is_last })) => {
+                if let Some(coming) = this.coming.take() {
+                    handover.put(Waiting::Answer { coming, is_last });
                 }
                 Poll::Pending
             }
@@ -184,13 +180,19 @@ impl Future for Answering {
     }
 }
 
-/// What is answered; if it waits, only as far as it was there at once.
-pub struct Answered {
-    body: Option<Body>,
-    aside: Option<Aside>,
+/// Whether hyper sends the body of an answer in chunks, and the connection is kept or not as the request says.
+fn is_chunked(answer: &Response) -> bool {
+    let framing = [CONTENT_LENGTH, TRANSFER_ENCODING, TRAILER, CONNECTION];
+    answer.body().size_hint().exact().is_none() && framing.iter().all(|name| !answer.headers().contains_key(name))
 }
 
-impl HttpBody for Answered {
+/// What is answered; if it waits, only as much as was there at once.
+pub struct AnswerBody {
+    body: Option<Body>,
+    leave: Option<Leave>,
+}
+
+impl HttpBody for AnswerBody {
     type Data = Bytes;
     type Error = axum::Error;
 
@@ -201,10 +203,10 @@ impl HttpBody for Answered {
         let Some(body) = &mut self.body else { return Poll::Pending };
         let polled = Pin::new(body).poll_frame(context);
         if polled.is_pending()
-            && let Some(aside) = self.aside.take()
-            && let Some(body) = self.body.take()
+            && let Some(Leave { handover, is_last }) = self.leave.take()
+            && let Some(rest) = self.body.take()
         {
-            aside.put(Waiting::Body(body));
+            handover.put(Waiting::Body { rest, is_last });
         }
         polled
     }
@@ -218,20 +220,42 @@ impl HttpBody for Answered {
     }
 }
 
-/// Sends the rest of an answer, until it ends; in chunks, as hyper has begun it.
-pub async fn tell(wire: &mut Wire, body: Body) -> super::Result<()> {
-    let mut chunks = body.into_data_stream().ready_chunks(AT_ONCE);
+/// Sends the rest of an answer, until it ends or the other side is gone. Who does not take so little in time is let go, as elsewhere.
+pub async fn send_rest(wire: &mut Wire, mut rest: Body) -> super::Result<()> {
     loop {
-        let chunk = tokio::select! {
-            chunk = chunks.next() => chunk,
+        let mut chunks = Vec::new();
+        let is_over = tokio::select! {
+            is_over = poll_fn(|context| gather(&mut rest, &mut chunks, context)) => is_over?,
             gone = wire.gone() => return Err(gone.into()),
         };
-        let Some(chunk) = chunk else { break };
-        let chunk = chunk.into_iter().collect::<Result<Vec<Bytes>, _>>()?.concat();
-        // One without anything in it would be the last.
-        if !chunk.is_empty() {
-            wire.write_all(&[format!("{:x}\r\n", chunk.len()).as_bytes(), &chunk, b"\r\n"].concat()).await?;
+        timeout(STUCK, wire.write_all(&chunks)).await??;
+        if is_over {
+            return Ok(());
         }
     }
-    Ok(wire.write_all(b"0\r\n\r\n").await?)
+}
+
+/// Writes down what is there of a body, in chunks. Whether that is its end.
+fn gather(body: &mut Body, chunks: &mut Vec<u8>, context: &mut Context<'_>) -> Poll<Result<bool, axum::Error>> {
+    while chunks.len() < AT_ONCE {
+        match Pin::new(&mut *body).poll_frame(context) {
+            // One without anything in it would be the last.
+            Poll::Ready(Some(frame)) => {
+                if let Ok(data) = frame?.into_data()
+                    && !data.is_empty()
+                {
+                    chunks.extend_from_slice(format!("{:x}\r\n", data.len()).as_bytes());
+                    chunks.extend_from_slice(&data);
+                    chunks.extend_from_slice(b"\r\n");
+                }
+            }
+            Poll::Ready(None) => {
+                chunks.extend_from_slice(b"0\r\n\r\n");
+                return Poll::Ready(Ok(true));
+            }
+            Poll::Pending if chunks.is_empty() => return Poll::Pending,
+            Poll::Pending => break,
+        }
+    }
+    Poll::Ready(Ok(false))
 }

@@ -13,27 +13,26 @@ use std::{
     task::{Context, Poll},
 };
 
-use axum::{
-    Router,
-    http::{HeaderValue, header::CONNECTION},
-    response::Response,
-    serve::Listener,
-};
+use axum::{Router, response::Response, serve::Listener};
 use hyper::server::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::{
+    io::AsyncWriteExt as _,
+    net::{TcpListener, TcpStream},
+};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub use self::aside::Peer;
 use self::{
-    aside::{Answers, Aside, Waiting},
+    aside::{Handover, Routes, Waiting},
     wire::Wire,
 };
 
 /// By which a client begins that knows that the server speaks HTTP/2 (RFC 9113 §3.4).
 const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-/// What hyper is asked where the answer is there already, for it gives none unasked.
-const ASKED_BEFORE: &[u8] = b"GET / HTTP/1.1\r\n\r\n";
+/// What hyper reads in the place of a request that has waited: it writes an answer only to who asks.
+const STAND_IN: &[u8] = b"GET / HTTP/1.1\r\n\r\n";
+const LAST_STAND_IN: &[u8] = b"GET / HTTP/1.1\r\nconnection: close\r\n\r\n";
 
 /// Answers who connects, in tasks of `work`, until `stop`: then each connection ends with the request that it is at.
 pub fn serve(mut listener: TcpListener, router: Router, stop: &CancellationToken, work: &TaskTracker) {
@@ -67,6 +66,7 @@ impl Connection {
     async fn serve(self, tcp: TcpStream) -> Result<()> {
         let mut wire = Wire::new(tcp);
         let is_http2 = tokio::select! {
+            biased;
             is_http2 = wire.begins_with(HTTP2_PREFACE) => is_http2?,
             () = self.stop.cancelled() => return Ok(()),
         };
@@ -75,62 +75,53 @@ impl Connection {
         }
         let mut answer = None;
         // In a box, so that nothing of it is kept while somebody waits.
-        while let Some((wire_again, waiting)) = Box::pin(self.http1(wire, answer.take())).await? {
-            wire = wire_again;
+        while let Some((back, waiting)) = Box::pin(self.http1(wire, answer.take())).await? {
+            wire = back;
             match waiting {
-                Waiting::Answer(coming) => {
-                    let mut come = tokio::select! {
-                        come = coming => come,
+                Waiting::Answer { coming, is_last } => {
+                    answer = tokio::select! {
+                        come = coming => Some(come),
                         gone = wire.gone() => return Err(gone.into()),
                     };
-                    if self.stop.is_cancelled() {
-                        come.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
-                    }
-                    wire.unread(ASKED_BEFORE);
-                    answer = Some(come);
+                    wire.put_back(if is_last || self.stop.is_cancelled() { LAST_STAND_IN } else { STAND_IN });
                 }
-                Waiting::Body(body) => aside::tell(&mut wire, body).await?,
+                Waiting::Body { rest, is_last } => {
+                    aside::send_rest(&mut wire, rest).await?;
+                    if is_last {
+                        return Ok(wire.shutdown().await?);
+                    }
+                }
             }
         }
         Ok(())
     }
 
     async fn http2(&self, wire: Wire) -> Result<()> {
-        let answers = Answers::new(self.router.clone(), self.address);
-        let connection = http2::Builder::new(TokioExecutor::new()).serve_connection(TokioIo::new(wire), answers);
+        let routes = Routes::new(self.router.clone(), self.address);
+        let connection = http2::Builder::new(TokioExecutor::new()).serve_connection(TokioIo::new(wire), routes);
         Ok(self.until(pin!(connection), Future::poll, http2::Connection::graceful_shutdown).await?)
     }
 
     /// Until it is over, or somebody waits: that goes on without hyper, and then there is a next time.
     async fn http1(&self, wire: Wire, answer: Option<Response>) -> Result<Option<(Wire, Waiting)>> {
-        let (aside, is_sent) = (Aside::default(), wire.is_sent());
-        let answers = Answers::new(self.router.clone(), self.address).set_aside(aside.clone(), answer);
-        let mut connection = http1::Builder::new().serve_connection(TokioIo::new(wire), answers);
-        let next = |connection: Pin<&mut http1::Connection<_, _>>, context: &mut Context<'_>| {
+        let (handover, is_sent) = (Handover::default(), wire.is_sent());
+        let routes = Routes::new(self.router.clone(), self.address).with_handover(handover.clone(), answer);
+        let mut connection = http1::Builder::new().serve_connection(TokioIo::new(wire), routes).with_upgrades();
+        let done = |connection: Pin<&mut http1::UpgradeableConnection<_, _>>, context: &mut Context<'_>| {
             if let Poll::Ready(over) = connection.poll(context) {
-                return Poll::Ready(over.map(|()| Next::Over));
-            }
-            if aside.is_upgrade() {
-                return Poll::Ready(Ok(Next::Upgrade));
+                return Poll::Ready(over.map(|()| None));
             }
             // What has not been sent would be lost with hyper.
-            let waiting = if is_sent.load(Ordering::Relaxed) { aside.take() } else { None };
-            waiting.map_or(Poll::Pending, |waiting| Poll::Ready(Ok(Next::Wait(waiting))))
+            let waiting = if is_sent.load(Ordering::Relaxed) { handover.take() } else { None };
+            waiting.map_or(Poll::Pending, |waiting| Poll::Ready(Ok(Some(waiting))))
         };
-        match self.until(Pin::new(&mut connection), next, http1::Connection::graceful_shutdown).await? {
-            Next::Over => Ok(None),
-            Next::Upgrade => {
-                let connection = pin!(connection.with_upgrades());
-                self.until(connection, Future::poll, http1::UpgradeableConnection::graceful_shutdown).await?;
-                Ok(None)
-            }
-            Next::Wait(waiting) => {
-                let parts = connection.into_parts();
-                let mut wire = parts.io.into_inner();
-                wire.unread(&parts.read_buf);
-                Ok(Some((wire, waiting)))
-            }
-        }
+        let finish = http1::UpgradeableConnection::graceful_shutdown;
+        let waiting = self.until(Pin::new(&mut connection), done, finish).await?;
+        Ok(waiting.zip(connection.into_parts()).map(|(waiting, parts)| {
+            let mut wire = parts.io.into_inner();
+            wire.put_back(&parts.read_buf);
+            (wire, waiting)
+        }))
     }
 
     /// Polls a connection until it is done; from the stop on only to the end of what it is at.
@@ -154,12 +145,4 @@ impl Connection {
         })
         .await
     }
-}
-
-/// How a connection goes on.
-enum Next {
-    Over,
-    /// One that may become something else, a WebSocket most likely: hyper stays with it.
-    Upgrade,
-    Wait(Waiting),
 }

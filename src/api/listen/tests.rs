@@ -1,4 +1,4 @@
-//! Whoever is set aside while they wait gets what they would have got, whatever else happens on their connection.
+//! Who leaves hyper while they wait gets what they would have got, whatever else happens on their connection.
 
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
@@ -104,16 +104,20 @@ impl Served {
         Client { tcp }
     }
 
-    /// Until so many have begun to wait; then as many get what they wait for.
+    /// Until so many have begun to wait.
+    async fn begun(&self, count: u32) {
+        timeout(SOON, self.backstage.begun.acquire_many(count)).await.expect("they wait").unwrap().forget();
+    }
+
+    /// The same, and they get what they wait for.
     async fn news(&self, count: u32) {
-        timeout(SOON, self.backstage.begun.acquire_many(count)).await.unwrap().unwrap().forget();
+        self.begun(count).await;
         self.backstage.news.add_permits(count as usize);
     }
 
     /// Until nobody waits any more.
     async fn until_left(self) {
         let Self { backstage, mut here, stop, work, .. } = self;
-        timeout(SOON, backstage.begun.acquire()).await.unwrap().unwrap().forget();
         stop.cancel();
         work.close();
         drop(backstage);
@@ -173,24 +177,31 @@ impl Client {
 }
 
 #[tokio::test]
-async fn a_request_that_waits_is_taken_out_of_hyper_and_so_is_a_body() {
+async fn what_waits_leaves_hyper() {
     let served = Served::start().await;
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    for (path, is_body) in [("/wait", false), ("/lines", true), ("/now", false)] {
+    for (request, left) in [
+        ("GET /wait HTTP/1.1\r\n\r\n", "an answer"),
+        ("GET /wait HTTP/1.1\r\nconnection: upgrade\r\nupgrade: h2c\r\n\r\n", "an answer"),
+        ("GET /wait HTTP/1.1\r\nconnection: close\r\n\r\n", "the last answer"),
+        ("GET /lines HTTP/1.1\r\n\r\n", "a body"),
+        ("GET /lines HTTP/1.1\r\nconnection: keep-alive, Close\r\n\r\n", "the last body"),
+        ("GET /now HTTP/1.1\r\nconnection: close\r\n\r\n", "nothing"),
+    ] {
         let mut client = Client { tcp: TcpStream::connect(address).await.unwrap() };
-        client.ask(&[path]).await;
+        client.send(request).await;
         let (tcp, address) = listener.accept().await.unwrap();
         let connection = Connection { router: router(&served.backstage), address, stop: CancellationToken::new() };
-        if path == "/now" {
-            client.tcp.shutdown().await.unwrap();
-        }
-        let set_aside = connection.http1(Wire::new(tcp), None).await.unwrap().map(|(_, waiting)| waiting);
-        match set_aside {
-            Some(Waiting::Answer(_)) => assert!(path == "/wait" && !is_body),
-            Some(Waiting::Body(_)) => assert!(is_body),
-            None => assert_eq!(path, "/now"),
-        }
+        let waiting = timeout(SOON, connection.http1(Wire::new(tcp), None)).await.expect(request).unwrap();
+        let found = match waiting.map(|(_, waiting)| waiting) {
+            Some(Waiting::Answer { is_last: false, .. }) => "an answer",
+            Some(Waiting::Answer { is_last: true, .. }) => "the last answer",
+            Some(Waiting::Body { is_last: false, .. }) => "a body",
+            Some(Waiting::Body { is_last: true, .. }) => "the last body",
+            None => "nothing",
+        };
+        assert_eq!(found, left, "{request}");
     }
 }
 
@@ -252,14 +263,32 @@ async fn a_stream_goes_on_and_the_connection_after_it() {
 }
 
 #[tokio::test]
+async fn a_connection_ends_with_the_request_that_says_so() {
+    let served = Served::start().await;
+    let mut client = served.client().await;
+    client.send("GET /wait HTTP/1.1\r\nconnection: close\r\n\r\n").await;
+    served.news(1).await;
+    assert_eq!(client.answer().await, Some(("news".to_owned(), true)));
+    assert!(client.answer().await.is_none());
+
+    let mut client = served.client().await;
+    client.send("GET /lines HTTP/1.1\r\nconnection: close\r\n\r\n").await;
+    let head = client.until("\r\n\r\n").await;
+    assert!(head.contains("connection: close\r\n"), "{head}");
+    for _ in 0..3 {
+        served.news(1).await;
+    }
+    client.until("\r\n0\r\n\r\n").await;
+    assert!(client.answer().await.is_none());
+}
+
+#[tokio::test]
 async fn a_client_that_goes_is_waited_for_no_longer() {
     for path in ["/wait", "/lines"] {
         let served = Served::start().await;
         let mut client = served.client().await;
         client.ask(&[path]).await;
-        if path == "/lines" {
-            client.until("\r\n\r\n").await;
-        }
+        served.begun(1).await;
         drop(client);
         served.until_left().await;
     }
@@ -283,13 +312,11 @@ async fn who_waits_at_the_stop_is_answered_once_more() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_set_aside_waits_all_the_same() {
+async fn what_cannot_leave_hyper_waits_all_the_same() {
     let served = Served::start().await;
     for (request, is_last) in [
         ("GET /wait HTTP/1.0\r\n\r\n", true),
-        ("GET /wait HTTP/1.1\r\nhost: relay\r\nconnection: close\r\n\r\n", true),
         ("GET /wait HTTP/1.1\r\nhost: relay\r\ncontent-length: 4\r\n\r\nbody", false),
-        ("GET /wait HTTP/1.1\r\nhost: relay\r\nconnection: upgrade\r\nupgrade: h2c\r\n\r\n", false),
     ] {
         let mut client = served.client().await;
         client.send(request).await;

@@ -20,12 +20,13 @@ use tokio::{
 use tokio_io_timeout::TimeoutWriter;
 
 /// How long a write may wait for the other side.
-const STUCK: Duration = Duration::from_secs(30);
+pub const STUCK: Duration = Duration::from_secs(30);
 
 /// A TCP connection, whose reader can put back what it has read.
 pub struct Wire {
     tcp: Pin<Box<TimeoutWriter<TcpStream>>>,
-    unread: Bytes,
+    /// Before what comes from TCP.
+    put_back: Bytes,
     is_sent: Arc<AtomicBool>,
 }
 
@@ -38,10 +39,11 @@ impl Wire {
         socket2::SockRef::from(&tcp).set_tcp_user_timeout(Some(STUCK)).ok();
         let mut tcp = TimeoutWriter::new(tcp);
         tcp.set_timeout(Some(STUCK));
-        Self { tcp: Box::pin(tcp), unread: Bytes::new(), is_sent: Arc::new(AtomicBool::new(true)) }
+        Self { tcp: Box::pin(tcp), put_back: Bytes::new(), is_sent: Arc::new(AtomicBool::new(true)) }
     }
 
-    /// Whether all that has been written has been flushed after it.
+    /// Whether all that has been written has been flushed after it. hyper tries to write and flush all that it has before it rests, so then
+    /// it has nothing.
     pub fn is_sent(&self) -> Arc<AtomicBool> {
         Arc::clone(&self.is_sent)
     }
@@ -54,20 +56,20 @@ impl Wire {
                 break;
             }
         }
-        self.unread(&read);
+        self.put_back(&read);
         Ok(read == prefix)
     }
 
     /// Puts these bytes before what is read next.
-    pub fn unread(&mut self, bytes: &[u8]) {
+    pub fn put_back(&mut self, bytes: &[u8]) {
         if !bytes.is_empty() {
-            self.unread = [bytes, &self.unread].concat().into();
+            self.put_back = [bytes, &self.put_back].concat().into();
         }
     }
 
     /// Waits until the other side has gone. If it says more instead, that is left for later, and it is known no earlier than then.
     pub async fn gone(&self) -> io::Error {
-        if self.unread.is_empty() {
+        if self.put_back.is_empty() {
             let mut byte = [0];
             let mut byte = ReadBuf::new(&mut byte);
             match poll_fn(|context| self.tcp.get_ref().poll_peek(context, &mut byte)).await {
@@ -90,11 +92,11 @@ impl AsyncRead for Wire {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        if self.unread.is_empty() {
+        if self.put_back.is_empty() {
             return self.tcp.as_mut().poll_read(context, buffer);
         }
-        let count = self.unread.len().min(buffer.remaining());
-        buffer.put_slice(&self.unread.split_to(count));
+        let count = self.put_back.len().min(buffer.remaining());
+        buffer.put_slice(&self.put_back.split_to(count));
         Poll::Ready(Ok(()))
     }
 }

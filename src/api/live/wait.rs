@@ -7,7 +7,7 @@ use axum::{
         HeaderMap, HeaderName, HeaderValue,
         header::{AUTHORIZATION, IF_NONE_MATCH},
     },
-    response::Response,
+    response::{IntoResponse, Response},
 };
 use tokio::time::{Instant, sleep_until, timeout_at};
 
@@ -95,16 +95,46 @@ impl Wait {
         }
     }
 
-    /// Whether what has been looked at is the answer.
+    /// Whether it is answered with what it has seen.
     pub fn is_over(&self, looked: &Looked) -> bool {
         match self {
             Self::No | Self::Crowded => true,
-            Self::Seated { until, .. } => looked.is_news || Instant::now() >= *until,
+            Self::Seated { until, .. } => looked.is_news() || Instant::now() >= *until,
+        }
+    }
+
+    /// It listens from where it has looked. Whether it has missed nothing, and may wait; else it is to look once more.
+    pub fn listen(&mut self, looked: &Looked) -> bool {
+        let Self::Seated { seat, is_sure, .. } = self else { return false };
+        let hears_all = seat.listen(&looked.feeds, looked.through);
+        hears_all && std::mem::replace(is_sure, true)
+    }
+
+    /// Waits until it is to look again. Whether it is over instead, and answered with what it has seen.
+    pub async fn hear(&mut self) -> Result<bool> {
+        let Self::Seated { seat, peer, began, until, .. } = self else { return Ok(true) };
+        peer.waits();
+        match timeout_at(*until, seat.heard()).await {
+            Ok(Heard::End(End::Revoked)) => Err(auth::ended()),
+            Ok(Heard::End(End::Replaced)) => {
+                // Two who take turns at one key would else ask as fast as they can.
+                sleep_until(*began + REPLACED_AFTER).await;
+                Ok(true)
+            }
+            Ok(Heard::End(End::TooSlow | End::Stopping)) => Ok(true),
+            // Its cursor leads nowhere, or if it has none, where it always did.
+            Ok(Heard::End(End::EpochChanged)) => {
+                *until = Instant::now();
+                Ok(false)
+            }
+            // Its last look as well: its cursor is to be as new as can be.
+            Ok(Heard::Events(_) | Heard::Anew) | Err(_) => Ok(false),
         }
     }
 
     /// It is answered.
-    pub fn end(self, mut response: Response) -> Response {
+    pub fn end(self, looked: Looked) -> Response {
+        let mut response = looked.into_response();
         if let Self::Seated { seat, wait_s, .. } = self {
             seat.may_return();
             if let Ok(applied) = HeaderValue::from_str(&format!("wait={wait_s}")) {
@@ -112,30 +142,5 @@ impl Wait {
             }
         }
         response
-    }
-
-    /// It goes on listening after a look that brought nothing. Whether it has missed nothing, and may do so without another.
-    pub fn listen(&mut self, looked: &Looked) -> bool {
-        let Self::Seated { seat, is_sure, .. } = self else { return false };
-        let hears_all = seat.listen(&looked.feeds, looked.through);
-        hears_all && std::mem::replace(is_sure, true)
-    }
-
-    /// Waits until there is something to look at, or it is time. However it ends, its cursor is to be as new as can be.
-    pub async fn hear(&mut self) -> Result<()> {
-        let Self::Seated { seat, peer, began, until, .. } = self else { return Ok(()) };
-        peer.waits();
-        match timeout_at(*until, seat.heard()).await {
-            Ok(Heard::End(End::Revoked)) => return Err(auth::ended()),
-            Ok(Heard::End(why)) => {
-                if why == End::Replaced {
-                    // Two who take turns at one key would else ask as fast as they can.
-                    sleep_until(*began + REPLACED_AFTER).await;
-                }
-                *until = Instant::now();
-            }
-            Ok(Heard::Events(_) | Heard::Anew) | Err(_) => {}
-        }
-        Ok(())
     }
 }
