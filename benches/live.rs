@@ -274,7 +274,9 @@ impl Channel {
                  sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\nsec-websocket-protocol: reveille.v1\r\n",
             ),
         };
-        format!("GET {path} HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer {token}\r\n{more}\r\n")
+        format!(
+            "GET {path} HTTP/1.1\r\nhost: localhost\r\nx-request-id: a-proxy-s\r\nauthorization: Bearer {token}\r\n{more}\r\n"
+        )
     }
 
     /// A connection, from its beginning on.

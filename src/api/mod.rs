@@ -228,7 +228,7 @@ fn wrap(routes: Router<Api>, api: Api) -> Router {
         // At one go, for each that the router is given is a box that a request that waits keeps. The first is the outermost.
         .layer(
             ServiceBuilder::new()
-                .map_request(drop_odd_request_id)
+                .map_request(own_request_id)
                 .layer(SetRequestIdLayer::new(REQUEST_ID, NewRequestId))
                 .layer(PropagateRequestIdLayer::new(REQUEST_ID))
                 .layer(TraceLayer::new_for_http().make_span_with(span))
@@ -249,11 +249,15 @@ impl MakeRequestId for NewRequestId {
     }
 }
 
-/// An id that is too long or not printable would spoil the log; such a request gets one of ours.
-fn drop_odd_request_id(mut request: Request<Body>) -> Request<Body> {
-    let sound = |id: &HeaderValue| id.len() <= 128 && !id.is_empty() && id.as_bytes().iter().all(u8::is_ascii_graphic);
-    if request.headers().get(REQUEST_ID).is_some_and(|id| !sound(id)) {
-        request.headers_mut().remove(REQUEST_ID);
+/// An id that is too long or not printable would spoil the log; such a request gets one of ours. One that is sound is copied: the request is
+/// answered with it, and until then it would keep all that was read of the connection.
+fn own_request_id(mut request: Request<Body>) -> Request<Body> {
+    let sound = |id: &[u8]| id.len() <= 128 && !id.is_empty() && id.iter().all(u8::is_ascii_graphic);
+    if let Some(id) = request.headers_mut().remove(REQUEST_ID)
+        && sound(id.as_bytes())
+        && let Ok(id) = HeaderValue::from_bytes(id.as_bytes())
+    {
+        request.headers_mut().insert(REQUEST_ID, id);
     }
     request
 }

@@ -77,7 +77,7 @@ impl Api {
     }
 
     /// The answer to a poll, to come again after so many seconds.
-    pub fn answer(&self, asked: &Asked<'_>, page: Page, poller: Option<&Poller>, after_s: u32) -> Looked {
+    pub fn answer(&self, asked: &Asked<'_>, page: Page, poller: Option<&Poller>, after_s: u32) -> Result<Looked> {
         let (tag, headers) = (self.tag(asked, poller, page.state), asked.headers);
         let is_minimal = preferences(headers).any(|word| word.eq_ignore_ascii_case("return=minimal"));
         // A device that is to register again is told so by every poll, and a 204 cannot say it.
@@ -96,10 +96,13 @@ impl Api {
                 push: poller.map(|poller| PushView::of(poller.status)),
             };
             let is_news = !page.entries.is_empty();
-            // What has been read from JSON can be written as such.
-            Says::Page { json: serde_json::to_vec(&view).unwrap_or_default(), is_news }
+            let json = serde_json::to_vec(&view).map_err(|error| {
+                tracing::error!(%error, "a page cannot be written");
+                Problem::new(problem::INTERNAL, problem::INTERNAL.help)
+            })?;
+            Says::Page { json, is_news }
         };
-        Looked { says, tag, after_s, feeds: page.feeds, through: page.through }
+        Ok(Looked { says, tag, after_s, feeds: page.feeds, through: page.through })
     }
 }
 

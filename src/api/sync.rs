@@ -307,7 +307,7 @@ impl Api {
             tell_traces(poller, &page, query.wake());
         }
         let after_s = look.after_s(self.poll_after_s(&poller.settings, poller.status, missed));
-        Ok(self.answer(&asked, page, Some(poller), after_s))
+        self.answer(&asked, page, Some(poller), after_s)
     }
 
     /// What a caller has not seen of one feed.
@@ -345,7 +345,7 @@ impl Api {
             after_s = self.poll_after_s(&settings, poller.status, missed);
         }
         let asked = Asked { headers, scope, after, limit };
-        Ok(self.answer(&asked, page, poller.as_ref(), look.after_s(after_s)))
+        self.answer(&asked, page, poller.as_ref(), look.after_s(after_s))
     }
 
     /// Records what a poll has done, if it has done anything. Answers how many heads in a row the device has missed.

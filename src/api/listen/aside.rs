@@ -31,7 +31,7 @@ use tower::Service as _;
 
 use super::wire::{STUCK, Wire};
 
-/// So many bytes of a body are sent at once, and one frame more.
+/// So many bytes of a body are gathered, and one frame more, and sent at once.
 const AT_ONCE: usize = 16 * 1024;
 
 /// Who has sent a request; and its connection, as far as a handler has a say in it.
@@ -76,7 +76,7 @@ pub enum Waiting {
 #[derive(Clone, Default)]
 pub struct Handover {
     waiting: Arc<Mutex<Option<Waiting>>>,
-    /// Said by the handler; it does not know of the rest, or what lies here would keep itself.
+    /// Said by the handler, which is given this and no more: an answer that lay here and held all of it would keep itself.
     waits: Arc<AtomicBool>,
 }
 
@@ -120,7 +120,7 @@ impl hyper::service::Service<Request<Incoming>> for Routes {
         if let Some(answer) = self.answer.lock().unwrap_or_else(PoisonError::into_inner).take() {
             return AnswerFuture { coming: Some(std::future::ready(answer).boxed()), leave: None };
         }
-        let leave = self.handover.clone().filter(|_| can_wait(&request)).map(|handover| {
+        let leave = self.handover.clone().filter(|_| can_leave(&request)).map(|handover| {
             handover.waits.store(false, Ordering::Relaxed);
             Leave { handover, is_last: is_last(&request) }
         });
@@ -131,8 +131,8 @@ impl hyper::service::Service<Request<Incoming>> for Routes {
     }
 }
 
-/// Whether hyper would answer a request as we do, without anything that would be lost with hyper.
-fn can_wait(request: &Request<Incoming>) -> bool {
+/// Whether nothing is lost if a request leaves hyper: no framing but that of HTTP/1.1, no body that has not been read.
+fn can_leave(request: &Request<Incoming>) -> bool {
     request.version() == Version::HTTP_11 && request.method() == Method::GET && request.body().is_end_stream()
 }
 
@@ -220,7 +220,7 @@ impl HttpBody for AnswerBody {
     }
 }
 
-/// Sends the rest of an answer, until it ends or the other side is gone. Who does not take so little in time is let go, as elsewhere.
+/// Sends the rest of an answer, until it ends or the other side is gone. Who takes less than 16 KiB in half a minute is let go.
 pub async fn send_rest(wire: &mut Wire, mut rest: Body) -> super::Result<()> {
     loop {
         let mut chunks = Vec::new();
@@ -228,7 +228,9 @@ pub async fn send_rest(wire: &mut Wire, mut rest: Body) -> super::Result<()> {
             is_over = poll_fn(|context| gather(&mut rest, &mut chunks, context)) => is_over?,
             gone = wire.gone() => return Err(gone.into()),
         };
-        timeout(STUCK, wire.write_all(&chunks)).await??;
+        for part in chunks.chunks(AT_ONCE) {
+            timeout(STUCK, wire.write_all(part)).await??;
+        }
         if is_over {
             return Ok(());
         }

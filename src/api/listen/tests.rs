@@ -5,7 +5,7 @@ use std::{convert::Infallible, sync::Arc, time::Duration};
 use axum::{
     body::Body,
     extract::State,
-    http::{Version, header::CONTENT_LENGTH},
+    http::{Request, Version, header::CONTENT_LENGTH},
     routing::{get, post},
 };
 use futures_util::{StreamExt as _, stream};
@@ -342,9 +342,19 @@ async fn both_versions_are_spoken_on_one_port_however_slowly_they_begin() {
         tokio::task::yield_now().await;
     }
     assert_eq!(client.body().await, "hi");
-    let http2 = reqwest::Client::builder().http2_prior_knowledge().build().unwrap();
-    let url = |path: &str| format!("http://{}{path}", served.address);
-    let answer = async |path: &str| http2.get(url(path)).send().await.unwrap().text().await.unwrap();
+    let tcp = TcpStream::connect(served.address).await.unwrap();
+    let (http2, connection) = h2::client::handshake(tcp).await.unwrap();
+    served.work.spawn(async move { connection.await.unwrap() });
+    let answer = async |path: &str| {
+        let mut http2 = http2.clone().ready().await.unwrap();
+        let request = Request::get(format!("http://relay{path}")).body(()).unwrap();
+        let mut body = http2.send_request(request, true).unwrap().0.await.unwrap().into_body();
+        let mut text = String::new();
+        while let Some(data) = body.data().await {
+            text += std::str::from_utf8(&data.unwrap()).unwrap();
+        }
+        text
+    };
     assert_eq!(answer("/version").await, "HTTP/2.0");
     assert_eq!(tokio::join!(answer("/wait"), served.news(1)).0, "news");
     assert_eq!(
@@ -353,5 +363,6 @@ async fn both_versions_are_spoken_on_one_port_however_slowly_they_begin() {
     );
     served.stop.cancel();
     served.work.close();
+    drop(http2);
     timeout(SOON, served.work.wait()).await.expect("all connections end");
 }

@@ -67,7 +67,7 @@ impl Wire {
         }
     }
 
-    /// Waits until the other side has gone. If it says more instead, that is left for later, and it is known no earlier than then.
+    /// Waits until the other side has gone. If it says more instead, that is left for later, and from then on only reading and writing tell.
     pub async fn gone(&self) -> io::Error {
         if self.put_back.is_empty() {
             let mut byte = [0];

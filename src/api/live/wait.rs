@@ -122,7 +122,7 @@ impl Wait {
                 Ok(true)
             }
             Ok(Heard::End(End::TooSlow | End::Stopping)) => Ok(true),
-            // Its cursor leads nowhere, or if it has none, where it always did.
+            // One more look says that its cursor leads nowhere; without one, what there is.
             Ok(Heard::End(End::EpochChanged)) => {
                 *until = Instant::now();
                 Ok(false)
